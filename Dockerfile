@@ -1,0 +1,53 @@
+# Two images from one file: `--target server` (no torch) and `--target worker`.
+#
+#   docker build --target server -t miaod-server .
+#   docker build --target worker -t miaod-worker .
+#
+# TORCH_INDEX_URL: install torch and torchvision (the versions of locks/torch.txt) from another package
+# index, such as PyTorch's own CPU index for a much smaller image, instead of the locked CUDA build.
+
+FROM python:3.11-slim AS base
+ENV PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1 PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1
+
+FROM base AS server-venv
+RUN python3 -m venv /opt/venv
+COPY locks/server.txt /tmp/locks/
+RUN /opt/venv/bin/pip install --quiet --require-hashes -r /tmp/locks/server.txt
+
+FROM server-venv AS worker-venv
+ARG TORCH_INDEX_URL=""
+COPY locks/torch.txt locks/worker.txt /tmp/locks/
+RUN if [ -z "$TORCH_INDEX_URL" ]; then \
+      /opt/venv/bin/pip install --quiet --require-hashes -r /tmp/locks/torch.txt; \
+    else \
+      /opt/venv/bin/pip install --quiet --index-url "$TORCH_INDEX_URL" \
+        $(grep -oE '^(torch|torchvision)==[0-9.]+' /tmp/locks/torch.txt); \
+    fi
+RUN /opt/venv/bin/pip install --quiet --no-deps --require-hashes -r /tmp/locks/worker.txt
+
+FROM base AS app
+RUN useradd --uid 10001 --create-home --shell /usr/sbin/nologin miaod \
+ && mkdir /data && chown miaod:miaod /data
+ENV PATH=/opt/venv/bin:$PATH MIAOD_DATA_DIR=/data
+WORKDIR /app
+COPY LICENSE alembic.ini ./
+COPY migrations migrations
+COPY server server
+VOLUME /data
+USER miaod
+
+FROM app AS worker
+COPY --from=worker-venv /opt/venv /opt/venv
+COPY worker worker
+# Cuts its training short and gives its lease back on SIGTERM.
+STOPSIGNAL SIGTERM
+HEALTHCHECK --interval=15s --timeout=10s --start-period=60s CMD ["python", "-m", "worker", "check"]
+CMD ["python", "-m", "worker"]
+
+FROM app AS server
+COPY --from=server-venv /opt/venv /opt/venv
+ENV MIAOD_HOST=0.0.0.0 MIAOD_PORT=8000
+EXPOSE 8000
+HEALTHCHECK --interval=10s --timeout=5s --start-period=30s CMD ["python", "-c", \
+  "import os, urllib.request as r; r.urlopen('http://127.0.0.1:' + os.environ['MIAOD_PORT'] + '/readyz', timeout=4)"]
+CMD ["python", "-m", "server"]

@@ -1,0 +1,1 @@
+"""The `miaod` command: the SDK for the shell."""

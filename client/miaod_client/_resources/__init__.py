@@ -1,0 +1,1 @@
+"""The API's resources; each is an attribute of `Client`."""

@@ -1,0 +1,1 @@
+"""File formats at the border: pictures, label files, archives. Pure functions over files."""

@@ -1,0 +1,232 @@
+"""Archives: zip, tar and tar.gz, unpacked so that a hostile one can do no harm.
+
+Nothing is written outside the target folder, no link or device is made, and the bytes are counted
+as they come, whatever the archive says about itself. Members that cannot be used are reported by
+name and the rest is kept; an archive that is no archive, is cut short or looks like a bomb is
+refused as a whole.
+"""
+
+from __future__ import annotations
+
+import errno
+import stat
+import tarfile
+import zipfile
+import zlib
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO
+
+CHUNK_BYTES = 1 << 20
+_GZIP_MAGIC = b"\x1f\x8b"
+
+
+class ArchiveRefused(ValueError):
+    """An archive that is not unpacked (any further); the message says why."""
+
+
+@dataclass(frozen=True)
+class Limits:
+    """How much an archive may hold.
+
+    Attributes:
+        max_bytes: unpacked, all members together.
+        max_members: files and folders.
+        max_ratio: unpacked bytes per packed byte, once `ratio_free_bytes` were unpacked. Pictures
+            hardly shrink when packed and XML shrinks twentyfold; only bombs shrink much more.
+    """
+
+    max_bytes: int
+    max_members: int = 2_000_000
+    max_ratio: int = 100
+    ratio_free_bytes: int = 100_000_000
+
+
+@dataclass
+class Unpacked:
+    """What came of an archive: how many files, and the members left out, with the reason."""
+
+    num_files: int
+    refusals: list[tuple[str, str]]
+
+
+@dataclass(frozen=True)
+class _Member:
+    name: str
+    is_folder: bool
+    refusal: str | None
+    source: zipfile.ZipInfo | tarfile.TarInfo
+
+
+def unpack(
+    archive: Path, target: Path, limits: Limits, on_member: Callable[[], None] = lambda: None
+) -> Unpacked:
+    """Unpack an archive into an empty folder.
+
+    Args:
+        archive: the file; its name does not matter.
+        target: the folder.
+        limits: how much may come out.
+        on_member: called before each member; may raise to stop.
+
+    Raises:
+        ArchiveRefused: no zip or tar, cut short, or beyond the limits; `target` then holds a part,
+            which the caller removes.
+    """
+    result = Unpacked(0, [])
+    budget = _Budget(limits, archive.stat().st_size)
+    try:
+        with _open(archive) as (members, open_member):
+            for count, member in enumerate(members, start=1):
+                on_member()
+                if count > limits.max_members:
+                    raise ArchiveRefused(
+                        f"the archive has more than {limits.max_members} members; split it"
+                    )
+                refusal = member.refusal or _unsafe_name(member.name)
+                if refusal is None and not member.is_folder:
+                    try:
+                        with open_member(member.source) as source:
+                            _write(source, target / member.name, budget)
+                        result.num_files += 1
+                    except _MemberRefused as error:
+                        refusal = str(error)
+                if refusal is not None:
+                    result.refusals.append((_printable(member.name), refusal))
+    except (zipfile.BadZipFile, tarfile.TarError, EOFError, zlib.error, NotImplementedError) as e:
+        raise ArchiveRefused(f"the archive is damaged or cut short ({e}); send it anew") from e
+    except OSError as error:
+        if error.errno is not None:  # of the disk; a broken gzip stream has no number
+            raise
+        raise ArchiveRefused(f"the archive is damaged ({error}); send it anew") from error
+    return result
+
+
+class _MemberRefused(ValueError):
+    pass
+
+
+class _Budget:
+    """Counts unpacked bytes against the limits."""
+
+    def __init__(self, limits: Limits, packed_bytes: int) -> None:
+        self._limits = limits
+        self._packed_bytes = packed_bytes
+        self._bytes = 0
+
+    def spend(self, num_bytes: int) -> None:
+        self._bytes += num_bytes
+        if self._bytes > self._limits.max_bytes:
+            raise ArchiveRefused(
+                f"the archive unpacks to more than {self._limits.max_bytes} bytes; split it"
+            )
+        allowed = self._limits.ratio_free_bytes + self._limits.max_ratio * self._packed_bytes
+        if self._bytes > allowed:
+            raise ArchiveRefused(
+                f"the archive unpacks to more than {allowed} bytes from {self._packed_bytes}: "
+                "it looks like a bomb; pack pictures without padding"
+            )
+
+
+@contextmanager
+def _open(archive: Path) -> Iterator[tuple[Iterator[_Member], _Opener]]:
+    if zipfile.is_zipfile(archive):
+        with zipfile.ZipFile(archive) as packed:
+            yield _zip_members(packed), _ZipOpener(packed)
+        return
+    with archive.open("rb") as file:
+        is_gzip = file.read(2) == _GZIP_MAGIC
+    try:
+        tar = tarfile.open(archive, "r:gz" if is_gzip else "r:")  # noqa: SIM115 (closed below)
+    except tarfile.ReadError:
+        raise ArchiveRefused(
+            "the file is no whole archive of a kind that is read: zip, tar or tar.gz"
+        ) from None
+    with tar:
+        yield _tar_members(tar), _TarOpener(tar)
+
+
+class _ZipOpener:
+    def __init__(self, packed: zipfile.ZipFile) -> None:
+        self._packed = packed
+
+    def __call__(self, source: zipfile.ZipInfo | tarfile.TarInfo) -> IO[bytes]:
+        assert isinstance(source, zipfile.ZipInfo)
+        try:
+            return self._packed.open(source)
+        except (zipfile.BadZipFile, RuntimeError, NotImplementedError) as error:
+            raise _MemberRefused(f"it cannot be unpacked ({error})") from error
+
+
+class _TarOpener:
+    def __init__(self, tar: tarfile.TarFile) -> None:
+        self._tar = tar
+
+    def __call__(self, source: zipfile.ZipInfo | tarfile.TarInfo) -> IO[bytes]:
+        assert isinstance(source, tarfile.TarInfo)
+        stream = self._tar.extractfile(source)
+        assert stream is not None  # links and devices were refused before
+        return stream
+
+
+_Opener = _ZipOpener | _TarOpener
+
+
+def _zip_members(packed: zipfile.ZipFile) -> Iterator[_Member]:
+    for info in packed.infolist():
+        mode = info.external_attr >> 16
+        refusal = None
+        if stat.S_ISLNK(mode):
+            refusal = "it is a link; put the file itself into the archive"
+        elif info.flag_bits & 1:
+            refusal = "it is encrypted; pack it without a password"
+        yield _Member(info.filename, info.is_dir(), refusal, info)
+
+
+def _tar_members(tar: tarfile.TarFile) -> Iterator[_Member]:
+    for info in tar:
+        # Without this the list of members, kept for random access, grows with hostile archives.
+        tar.members = []  # type: ignore[attr-defined]
+        refusal = None
+        if not info.isfile() and not info.isdir():
+            refusal = "it is a link or a device; put the file itself into the archive"
+        yield _Member(info.name, info.isdir(), refusal, info)
+
+
+def _unsafe_name(name: str) -> str | None:
+    if name.startswith("/") or "\\" in name or name[1:3] == ":/":
+        return "its name is an absolute path or a Windows one; relative names with / are due"
+    if ".." in name.split("/"):
+        return "its name leads out of the archive; relative names without .. are due"
+    if any(ord(character) < 32 or ord(character) == 127 for character in name):
+        return "its name holds a control character"
+    if any("\ud800" <= character <= "\udfff" for character in name):
+        return "its name is not valid Unicode"
+    return None
+
+
+def _write(source: IO[bytes], path: Path, budget: _Budget) -> None:
+    """Write one member to a new file; a part of it does not stay."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        file = path.open("xb")
+    except (FileExistsError, NotADirectoryError):
+        raise _MemberRefused("another member of the archive has this name") from None
+    except OSError as error:
+        if error.errno == errno.ENAMETOOLONG:
+            raise _MemberRefused("its name is too long for a file") from None
+        raise
+    try:
+        with file:
+            while chunk := source.read(CHUNK_BYTES):
+                budget.spend(len(chunk))
+                file.write(chunk)
+    except (zipfile.BadZipFile, zlib.error) as error:  # a wrong checksum: this member only
+        path.unlink()
+        raise _MemberRefused(f"it is damaged ({error})") from error
+
+
+def _printable(name: str) -> str:
+    return name.encode("utf-8", "backslashreplace").decode().replace("\x00", "")[:500]

@@ -1,0 +1,72 @@
+"""Folders of an import: which files are there, without following anything out of them."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass
+class Listing:
+    """What a folder holds.
+
+    Attributes:
+        files: relative path with slashes -> the file, in the order of the paths.
+        refusals: what was left out, with the reason.
+    """
+
+    files: dict[str, Path]
+    refusals: list[tuple[str, str]]
+
+
+def list_files(root: Path) -> Listing:
+    """List the regular files below a folder.
+
+    Hidden files and folders are passed over (`.git`, `.DS_Store`, `__MACOSX`, `Thumbs.db`). A link
+    counts if it leads to a file of the same folder; others are refused, so that nobody reads a
+    server's files by planting a link in a folder of pictures.
+    """
+    real_root = root.resolve()
+    found: dict[str, Path] = {}
+    refusals: list[tuple[str, str]] = []
+    for folder, subfolders, names in os.walk(root):
+        for name in list(subfolders):
+            if _is_hidden(name):
+                subfolders.remove(name)
+            elif os.path.islink(os.path.join(folder, name)):
+                subfolders.remove(name)
+                refusals.append(
+                    (
+                        _relative(root, folder, name),
+                        "it is a link to a folder; copy it, or import it",
+                    )
+                )
+        for name in names:
+            if _is_hidden(name):
+                continue
+            relative, path = _relative(root, folder, name), Path(folder, name)
+            reason = _problem(path, relative, real_root)
+            if reason is None:
+                found[relative] = path
+            else:
+                refusals.append((relative.encode("utf-8", "backslashreplace").decode(), reason))
+    return Listing(dict(sorted(found.items())), sorted(refusals))
+
+
+def _relative(root: Path, folder: str, name: str) -> str:
+    return Path(folder, name).relative_to(root).as_posix()
+
+
+def _is_hidden(name: str) -> bool:
+    return name.startswith(".") or name in ("__MACOSX", "Thumbs.db", "desktop.ini")
+
+
+def _problem(path: Path, relative: str, real_root: Path) -> str | None:
+    if any("\udc80" <= character <= "\udcff" for character in relative):
+        return "its name is not valid UTF-8; rename it"
+    if path.is_symlink() and not path.resolve().is_relative_to(real_root):
+        return "it is a link out of the folder; copy the file"
+    if not path.is_file():
+        return "it is no regular file, or a broken link"
+    return None

@@ -1,0 +1,174 @@
+"""The one form in which every error leaves the server: `{"detail", "code", "request_id"}`."""
+
+from __future__ import annotations
+
+import errno
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import structlog
+from fastapi import FastAPI
+from fastapi.exceptions import RequestValidationError
+from sqlalchemy.exc import InterfaceError, OperationalError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import Response
+from starlette.routing import Match
+
+from server.errors import ServiceError, StorageFull, Unavailable, VersionConflict
+
+log = structlog.get_logger(__name__)
+
+_CODES = {
+    400: "bad_request",
+    401: "unauthorized",
+    403: "forbidden",
+    404: "not_found",
+    405: "method_not_allowed",
+    409: "conflict",
+    413: "too_large",
+    415: "unsupported_media",
+    422: "unprocessable",
+    503: "unavailable",
+    507: "storage_full",
+}
+_FULL = {errno.ENOSPC, errno.EDQUOT}
+_AWAY = {errno.EROFS, errno.EIO, errno.EACCES, errno.EPERM, errno.ESTALE, errno.EMFILE}
+_RETRY_AFTER = {"Retry-After": "5"}
+
+
+def request_id_of(request_scope: Mapping[str, Any]) -> str:
+    """The id that `RequestContextMiddleware` gave this request."""
+    return str(request_scope.get("state", {}).get("request_id", ""))
+
+
+def error_response(
+    status: int,
+    detail: str | Sequence[Mapping[str, Any]],
+    code: str,
+    request_id: str,
+    *,
+    headers: Mapping[str, str] | None = None,
+    current: Mapping[str, Any] | None = None,
+) -> Response:
+    """An error in the common form."""
+    body: dict[str, Any] = {"detail": detail, "code": code, "request_id": request_id}
+    if current is not None:
+        body["current"] = current
+    # Plain ASCII: text that echoes a request may hold what UTF-8 cannot encode.
+    content = json.dumps(body, ensure_ascii=True, allow_nan=False).encode("ascii")
+    return Response(content, status, headers=dict(headers or {}), media_type="application/json")
+
+
+def install(app: FastAPI) -> None:
+    """Answer every expected kind of error in the common form; the rest is a 500, and a bug."""
+    app.add_exception_handler(ServiceError, _service_error)
+    app.add_exception_handler(RequestValidationError, _invalid_request)
+    app.add_exception_handler(HTTPException, _http_exception)
+    app.add_exception_handler(OSError, _os_error)
+    app.add_exception_handler(ClientDisconnect, _client_gone)
+    for kind in (OperationalError, InterfaceError, PoolTimeout):
+        app.add_exception_handler(kind, _database_error)
+
+
+async def _service_error(request: Request, error: Exception) -> Response:
+    assert isinstance(error, ServiceError)
+    headers = {}
+    if error.status == 401:
+        headers = {"WWW-Authenticate": "Bearer"}
+    elif error.status == 503:
+        headers = _RETRY_AFTER
+    return error_response(
+        error.status,
+        error.detail,
+        error.code,
+        request_id_of(request.scope),
+        headers=headers,
+        current=error.current if isinstance(error, VersionConflict) else None,
+    )
+
+
+async def _invalid_request(request: Request, error: Exception) -> Response:
+    assert isinstance(error, RequestValidationError)
+    request_id = request_id_of(request.scope)
+    problems = [
+        {"loc": list(problem["loc"]), "msg": problem["msg"], "type": problem["type"]}
+        for problem in error.errors()
+    ]
+    if any(problem["type"] == "json_invalid" for problem in problems):
+        reason = error.errors()[0].get("ctx", {}).get("error", "")
+        return error_response(
+            400, f"the body is no JSON that can be read: {reason}", "bad_request", request_id
+        )
+    content_type = request.headers.get("content-type", "")
+    if any(problem["loc"] == ["body"] for problem in problems) and "json" not in content_type:
+        sent = content_type or "no content type"
+        return error_response(
+            415, f"send the body as application/json, not {sent}", "unsupported_media", request_id
+        )
+    return error_response(422, problems, "invalid_request", request_id)
+
+
+async def _http_exception(request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    detail = str(error.detail)
+    headers = dict(error.headers or {})
+    if error.status_code == 404:
+        detail = f"there is nothing at {request.url.path}"
+    elif error.status_code == 405:
+        headers["Allow"] = allowed = ", ".join(_allowed_methods(request))
+        detail = f"{request.method} is not possible at {request.url.path}, only {allowed}"
+    return error_response(
+        error.status_code,
+        detail,
+        _CODES.get(error.status_code, "error"),
+        request_id_of(request.scope),
+        headers=headers,
+    )
+
+
+def _allowed_methods(request: Request) -> list[str]:
+    """All methods of the path; Starlette names only those of the first route that has it."""
+    return [
+        method
+        for method in ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE")
+        if any(
+            route.matches({**request.scope, "method": method})[0] is Match.FULL
+            for route in request.app.routes
+        )
+    ]
+
+
+async def _os_error(request: Request, error: Exception) -> Response:
+    assert isinstance(error, OSError)
+    if error.errno in _FULL:
+        log.error("the storage is full", action="storage_full")
+        return await _service_error(
+            request, StorageFull("the server's storage is full; nothing of this was kept")
+        )
+    if error.errno in _AWAY:
+        log.error("the storage cannot be used", action="storage_away", error=str(error))
+        return await _service_error(
+            request, Unavailable(f"the server's storage cannot be used: {error.strerror}")
+        )
+    raise error
+
+
+async def _database_error(request: Request, error: Exception) -> Response:
+    log.error("the database failed", action="database_failed", error=str(error))
+    if "disk is full" in str(error):
+        return await _service_error(
+            request, StorageFull("the server's storage is full; nothing of this was kept")
+        )
+    return await _service_error(
+        request, Unavailable("the database does not answer just now; try again in some seconds")
+    )
+
+
+async def _client_gone(request: Request, error: Exception) -> Response:
+    # Nobody reads it; an answer must be given all the same.
+    return error_response(
+        400, "the connection ended before the body", "bad_request", request_id_of(request.scope)
+    )

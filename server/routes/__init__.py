@@ -1,0 +1,1 @@
+"""HTTP, one module per resource, each with an `APIRouter` named `router`."""

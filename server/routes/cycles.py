@@ -1,0 +1,125 @@
+"""Cycles over HTTP."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from fastapi import APIRouter, Path, Query, Request, Response
+
+from server.deps import ContextDep, PageDep, ReadSessionDep, SessionDep, SettingsDep
+from server.routes.content import blob_response
+from server.schemas import (
+    ArtifactOut,
+    ArtifactsOut,
+    CycleIn,
+    CycleMetricsOut,
+    CycleOut,
+    CycleState,
+    EntityId,
+    Page,
+    ScoreOut,
+)
+from server.schemas.common import errors
+from server.services import cycles
+
+router = APIRouter(prefix="/cycles", tags=["cycles"])
+
+
+@router.post("", status_code=202, responses=errors(404, 409))
+def create_cycle(
+    body: CycleIn, session: SessionDep, settings: SettingsDep, response: Response
+) -> CycleOut:
+    """Start a cycle: it is queued for the next free worker.
+
+    It is `trained` when at least `min_labeled` pool images have a box; otherwise it is `initial`
+    and selects at random. In a project that asks for `validation_images` the first cycle also draws
+    those. A budget larger than the pool selects all of it.
+
+    409 `cycle_active`: the project has one already; `initial_selection_waits`: the last selection
+    has to be labeled first; `empty_pool`: there is nothing to select from.
+    """
+    asked = cycles.CycleRequest(
+        project_id=body.project,
+        budget=body.budget,
+        strategy=None if body.strategy is None else body.strategy.model_dump(),
+        training=body.training,
+        seed=body.seed,
+        min_labeled=body.min_labeled,
+    )
+    view = cycles.create(session, asked, default_preset=settings.default_preset)
+    response.headers["Location"] = f"/cycles/{view.cycle.id}"
+    return CycleOut.of(view)
+
+
+@router.get("", responses=errors(404))
+def list_cycles(
+    session: ReadSessionDep,
+    page: PageDep,
+    project: Annotated[EntityId | None, Query(description="Only this project's.")] = None,
+    state: CycleState | None = None,
+) -> Page[CycleOut]:
+    """List cycles, newest first."""
+    found = cycles.page(session, page, project_id=project, state=state).map(CycleOut.of)
+    return Page[CycleOut].model_validate(found, from_attributes=True)
+
+
+@router.get("/{cycle_id}", responses=errors(404))
+def get_cycle(cycle_id: EntityId, session: ReadSessionDep) -> CycleOut:
+    """Read a cycle: where it is, or why it waits."""
+    return CycleOut.of(cycles.get(session, cycle_id))
+
+
+@router.post("/{cycle_id}/cancel", responses=errors(404, 409))
+def cancel_cycle(cycle_id: EntityId, session: SessionDep) -> CycleOut:
+    """Cancel a cycle: at once while it waits, within seconds while it runs.
+
+    A cancelled one stays as it is; 409 `cycle_ended` if it has succeeded or failed.
+    """
+    return CycleOut.of(cycles.cancel(session, cycle_id))
+
+
+@router.get("/{cycle_id}/metrics", responses=errors(404))
+def get_cycle_metrics(cycle_id: EntityId, session: ReadSessionDep) -> CycleMetricsOut:
+    """Read how good the cycle's model is on the validation set, or why that is not known."""
+    view = CycleOut.of(cycles.get(session, cycle_id))
+    return CycleMetricsOut(
+        cycle=view.id, state=view.state, metrics=view.metrics, message=view.message
+    )
+
+
+@router.get("/{cycle_id}/scores", responses=errors(404, 409))
+def list_cycle_scores(cycle_id: EntityId, session: ReadSessionDep, page: PageDep) -> Page[ScoreOut]:
+    """List what the cycle thought of every unlabeled image of the pool, best first.
+
+    409 `not_succeeded` until it has succeeded; 404 `scores_superseded` once a newer cycle has
+    scored the pool: the artifact `scores.npz` keeps them.
+    """
+    found = cycles.scores(session, cycle_id, page).map(ScoreOut.of)
+    return Page[ScoreOut].model_validate(found, from_attributes=True)
+
+
+@router.get("/{cycle_id}/artifacts", responses=errors(404))
+def list_cycle_artifacts(cycle_id: EntityId, session: ReadSessionDep) -> ArtifactsOut:
+    """List the files that the cycle left behind."""
+    return ArtifactsOut(items=[ArtifactOut.of(a) for a in cycles.artifacts(session, cycle_id)])
+
+
+@router.get(
+    "/{cycle_id}/artifacts/{name}",
+    response_class=Response,
+    responses={
+        **errors(404),
+        200: {"content": {"application/octet-stream": {}}, "description": "The file."},
+        304: {"description": "The client has it already (If-None-Match)."},
+    },
+)
+def get_cycle_artifact(
+    cycle_id: EntityId,
+    name: Annotated[str, Path(pattern=r"^[A-Za-z0-9._-]{1,64}$", examples=["scores.npz"])],
+    context: ContextDep,
+    request: Request,
+) -> Response:
+    """Download one of the cycle's files."""
+    with context.reading() as session:
+        artifact = cycles.artifact(session, cycle_id, name)
+    return blob_response(request, context.blobs, artifact.sha256, artifact.media_type, name)

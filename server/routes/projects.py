@@ -1,0 +1,91 @@
+"""Projects over HTTP."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from fastapi import APIRouter, Query, Response
+
+from server.deps import PageDep, ReadSessionDep, SessionDep, SettingsDep
+from server.schemas import (
+    EntityId,
+    Page,
+    ProjectDetailOut,
+    ProjectIn,
+    ProjectOut,
+    ProjectPatch,
+)
+from server.schemas.common import Name, errors
+from server.services import projects
+
+router = APIRouter(prefix="/projects", tags=["projects"])
+
+
+@router.post("", status_code=201, responses=errors(409))
+def create_project(
+    body: ProjectIn, session: SessionDep, settings: SettingsDep, response: Response
+) -> ProjectOut:
+    """Create a project.
+
+    409 `name_taken`: there is one of this name already.
+    """
+    view = projects.create(
+        session,
+        name=body.name,
+        classes=body.classes,
+        instructions=body.instructions,
+        validation_images=body.validation_images,
+        cycle_defaults=body.cycle_defaults.model_dump(exclude_none=True),
+        default_preset=settings.default_preset,
+    )
+    response.headers["Location"] = f"/projects/{view.project.id}"
+    return ProjectOut.of(view)
+
+
+@router.get("")
+def list_projects(
+    session: ReadSessionDep,
+    page: PageDep,
+    name: Annotated[Name | None, Query(description="Only the project of this name.")] = None,
+) -> Page[ProjectOut]:
+    """List projects, oldest first."""
+    found = projects.page(session, page, name).map(ProjectOut.of)
+    return Page[ProjectOut].model_validate(found, from_attributes=True)
+
+
+@router.get("/{project_id}", responses=errors(404))
+def get_project(project_id: EntityId, session: ReadSessionDep) -> ProjectDetailOut:
+    """Read a project and count its images."""
+    project = projects.get(session, project_id)
+    return ProjectDetailOut.detail(
+        projects.view(session, project), projects.counts(session, project_id)
+    )
+
+
+@router.patch("/{project_id}", responses=errors(404, 409))
+def update_project(
+    project_id: EntityId, body: ProjectPatch, session: SessionDep, settings: SettingsDep
+) -> ProjectOut:
+    """Change a project; what is absent stays.
+
+    Classes can only be added, at the end of the list: ids stay what they were. A class added later
+    counts as unknown, not as absent, on images labeled before.
+
+    409 `classes_append_only`, `name_taken`.
+    """
+    defaults = body.cycle_defaults
+    changes = projects.Changes(
+        name=body.name,
+        classes=body.classes,
+        instructions=body.instructions,
+        validation_images=body.validation_images,
+        cycle_defaults=None if defaults is None else defaults.model_dump(exclude_none=True),
+    )
+    view = projects.change(session, project_id, changes, default_preset=settings.default_preset)
+    return ProjectOut.of(view)
+
+
+@router.delete("/{project_id}", status_code=204, responses=errors(404))
+def delete_project(project_id: EntityId, session: SessionDep) -> None:
+    """Delete a project. It is gone at once, its cycle is cancelled, its bytes are purged later."""
+    projects.delete(session, project_id)

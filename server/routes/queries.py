@@ -1,0 +1,123 @@
+"""Queries and claims over HTTP."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from fastapi import APIRouter, Query, Request, Response
+
+from server.deps import ContextDep, PageDep, ReadSessionDep, SessionDep
+from server.errors import Unprocessable
+from server.routes.content import blob_response
+from server.schemas import (
+    ClaimIn,
+    ClaimOut,
+    EntityId,
+    HeartbeatIn,
+    HeartbeatOut,
+    Page,
+    QueryOut,
+    QueryState,
+    ReleaseIn,
+    SkipIn,
+)
+from server.schemas.common import errors
+from server.services import queries
+
+router = APIRouter(prefix="/queries", tags=["queries"])
+
+
+@router.get("", responses=errors(404))
+def list_queries(
+    session: ReadSessionDep,
+    page: PageDep,
+    project: Annotated[
+        EntityId | None, Query(description="Whose newest selection; needed without `cycle`.")
+    ] = None,
+    cycle: Annotated[EntityId | None, Query(description="The selection of this cycle.")] = None,
+    state: Annotated[
+        QueryState | Literal["all"], Query(description="Only those in this state now.")
+    ] = "open",
+) -> Page[QueryOut]:
+    """List the images that a cycle asks to have labeled, best first.
+
+    Without `cycle`: those of the project's newest selection. A claim that has lapsed counts as
+    open again.
+    """
+    if project is None and cycle is None:
+        raise Unprocessable("say which queries: give project or cycle")
+    found = queries.page(
+        session,
+        page,
+        project_id=project,
+        cycle_id=cycle,
+        state=None if state == "all" else state,
+    ).map(QueryOut.of)
+    return Page[QueryOut].model_validate(found, from_attributes=True)
+
+
+@router.post("/claim", responses=errors(404))
+def claim_queries(body: ClaimIn, session: SessionDep) -> ClaimOut:
+    """Take the next images to label; nobody else gets them while the claim holds.
+
+    Save each with the token (`PUT /images/{id}/annotations`), or release or skip it; send a
+    heartbeat when it takes longer. `items` is empty when nothing is left.
+    """
+    claim = queries.claim(
+        session,
+        project_id=body.project,
+        limit=body.limit,
+        seconds=body.seconds,
+        author=body.author,
+    )
+    return ClaimOut.of(claim)
+
+
+@router.get("/{query_id}", responses=errors(404))
+def get_query(query_id: EntityId, session: ReadSessionDep) -> QueryOut:
+    """Read one query."""
+    return QueryOut.of(queries.get(session, query_id))
+
+
+@router.post("/{query_id}/heartbeat", responses=errors(404, 409))
+def heartbeat_query(query_id: EntityId, body: HeartbeatIn, session: SessionDep) -> HeartbeatOut:
+    """Prolong a claim: this query and every other that is still held under the token.
+
+    409 `stale_claim`: it has lapsed or ended; the image may be somebody else's by now.
+    """
+    expires = queries.heartbeat(session, query_id, body.claim_token, body.seconds)
+    return HeartbeatOut(expires_at=expires)
+
+
+@router.post("/{query_id}/release", responses=errors(404, 409))
+def release_query(query_id: EntityId, body: ReleaseIn, session: SessionDep) -> QueryOut:
+    """Give a query back, so that somebody else can take it."""
+    return QueryOut.of(queries.release(session, query_id, body.claim_token))
+
+
+@router.post("/{query_id}/skip", responses=errors(404, 409))
+def skip_query(query_id: EntityId, body: SkipIn, session: SessionDep) -> QueryOut:
+    """Say that the image cannot be labeled. No cycle selects it again until it is un-skipped
+    (`PATCH /images/{id}` with `skipped: false`) or labeled after all.
+    """
+    return QueryOut.of(queries.skip(session, query_id, body.claim_token, body.reason))
+
+
+@router.get(
+    "/{query_id}/heatmap",
+    response_class=Response,
+    responses={
+        **errors(404),
+        200: {"content": {"image/png": {}}, "description": "The heat map."},
+        304: {"description": "The client has it already (If-None-Match)."},
+    },
+)
+def get_query_heatmap(query_id: EntityId, context: ContextDep, request: Request) -> Response:
+    """Where the model is uncertain, as a picture to lay over the image.
+
+    404 `no_heatmap` for an image that was selected at random, without a model.
+    """
+    with context.reading() as session:
+        sha256 = queries.heatmap(session, query_id)
+    name = f"heatmap-{query_id}.png"
+    return blob_response(request, context.blobs, sha256, "image/png", name, download=False)

@@ -1,0 +1,132 @@
+"""Uploading images: a multipart form with many files."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Depends, Request
+from pydantic import TypeAdapter, ValidationError
+
+from server.deps import Context, ContextDep
+from server.errors import Unprocessable
+from server.multipart import Form, ReceivedFile, receive_form
+from server.schemas import EntityId, Split, UploadedFile, UploadOut
+from server.schemas.common import errors
+from server.services import intake, projects
+from server.services.intake import Added, Candidate, Refused
+
+router = APIRouter(prefix="/images", tags=["images"])
+
+_PROJECT: TypeAdapter[str] = TypeAdapter(EntityId)
+_SPLIT: TypeAdapter[Split] = TypeAdapter(Split)
+
+_FORM: dict[str, Any] = {
+    "requestBody": {
+        "required": True,
+        "content": {
+            "multipart/form-data": {
+                "schema": {
+                    "type": "object",
+                    "required": ["project", "files"],
+                    "properties": {
+                        "project": {"type": "string", "format": "uuid"},
+                        "split": {
+                            "type": "string",
+                            "enum": ["pool", "val", "test"],
+                            "default": "pool",
+                        },
+                        "files": {
+                            "type": "array",
+                            "items": {
+                                "type": "string",
+                                "contentMediaType": "application/octet-stream",
+                            },
+                            "description": (
+                                "JPEG, PNG, WebP, BMP or TIFF. The file name, a relative path, "
+                                "becomes the image's name."
+                            ),
+                        },
+                    },
+                }
+            }
+        },
+    }
+}
+
+
+async def receive_images(request: Request, context: ContextDep) -> AsyncIterator[Form]:
+    """The form of an upload, its files on the disk until the request has been handled."""
+    settings = context.settings
+    async with receive_form(
+        request,
+        context.blobs,
+        max_files=settings.max_upload_files,
+        max_file_bytes=settings.max_upload_bytes,
+    ) as form:
+        yield form
+
+
+@router.post("", openapi_extra=_FORM, responses=errors(400, 404, 413, 415, 507))
+def upload_images(
+    context: ContextDep,
+    form: Annotated[Form, Depends(receive_images, scope="function")],
+) -> UploadOut:
+    """Upload images into one split of a project.
+
+    Each file is answered on its own, in the order sent: `created`; `duplicate` if the project has
+    the same bytes (the id is that image's); `rejected` with the reason if it is no picture, too
+    large, or its name is taken by other bytes. The rest of the batch is kept.
+    """
+    project_id, split = _target(form)
+    with context.reading() as session:
+        projects.get(session, project_id)
+    # No transaction is open while pictures are decoded and stored.
+    prepared = [_prepare(file, context) for file in form.files]
+    candidates = [each for each in prepared if isinstance(each, Candidate)]
+    with context.sessions.begin() as session:
+        added = iter(intake.add(session, project_id, split, candidates))
+    answers = [next(added) if isinstance(each, Candidate) else each for each in prepared]
+    return UploadOut(
+        items=[UploadedFile.of(answer) for answer in answers],
+        created=sum(answer.status == "created" for answer in answers),
+        duplicate=sum(answer.status == "duplicate" for answer in answers),
+        rejected=sum(answer.status == "rejected" for answer in answers),
+    )
+
+
+def _target(form: Form) -> tuple[str, Split]:
+    try:
+        project_id = _PROJECT.validate_python(form.fields.get("project"))
+    except ValidationError:
+        raise Unprocessable("the form has no field `project` with the id of a project") from None
+    try:
+        split = _SPLIT.validate_python(form.fields.get("split", "pool"))
+    except ValidationError:
+        raise Unprocessable("the form's field `split` must be pool, val or test") from None
+    unknown = set(form.fields) - {"project", "split"}
+    if unknown:
+        raise Unprocessable(f"the form has unknown fields: {', '.join(sorted(unknown))}")
+    if not form.files:
+        raise Unprocessable("the form has no file: send pictures as fields named `files`")
+    return project_id, split
+
+
+def _prepare(file: ReceivedFile, context: Context) -> Candidate | Added:
+    settings = context.settings
+    if file.too_large:
+        reason = (
+            f"the file has more than {settings.max_upload_bytes:,} bytes, which is the most that "
+            "is allowed here"
+        )
+        return Added(file.file_name, "rejected", None, reason)
+    try:
+        return intake.prepare(
+            context.blobs,
+            file.path,
+            file.file_name,
+            max_pixels=settings.max_image_pixels,
+            move=True,
+        )
+    except Refused as refusal:
+        return Added(file.file_name, "rejected", None, str(refusal))

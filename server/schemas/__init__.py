@@ -1,0 +1,109 @@
+"""The shapes that requests and answers have; one module per resource.
+
+Names end in `In` (a body that creates), `Patch` (a body that changes) and `Out` (an answer).
+"""
+
+from server.schemas.annotations import AnnotationIn, AnnotationOut, BoxModel
+from server.schemas.common import EntityId, ErrorOut, FieldProblem, Page
+from server.schemas.cycles import (
+    ArtifactOut,
+    ArtifactsOut,
+    ClassMetrics,
+    CycleDefaults,
+    CycleIn,
+    CycleMetricsOut,
+    CycleOut,
+    CycleState,
+    Metrics,
+    ScoreOut,
+)
+from server.schemas.images import (
+    ImageOut,
+    ImagePatch,
+    ImagePredictionsOut,
+    ImageState,
+    PredictionOut,
+    Split,
+    UploadedFile,
+    UploadOut,
+)
+from server.schemas.imports import (
+    ImportCounts,
+    ImportIn,
+    ImportOptions,
+    ImportOut,
+    ImportRefusalOut,
+)
+from server.schemas.models import ModelOut, ModelPatch
+from server.schemas.operations import CheckOut, HealthOut, ReadinessOut, WorkerOut
+from server.schemas.projects import (
+    ProjectCountsOut,
+    ProjectDetailOut,
+    ProjectIn,
+    ProjectOut,
+    ProjectPatch,
+)
+from server.schemas.queries import (
+    ClaimIn,
+    ClaimOut,
+    HeartbeatIn,
+    HeartbeatOut,
+    QueryImage,
+    QueryOut,
+    QueryState,
+    ReleaseIn,
+    SkipIn,
+)
+
+__all__ = [
+    "AnnotationIn",
+    "AnnotationOut",
+    "ArtifactOut",
+    "ArtifactsOut",
+    "BoxModel",
+    "CheckOut",
+    "ClaimIn",
+    "ClaimOut",
+    "ClassMetrics",
+    "CycleDefaults",
+    "CycleIn",
+    "CycleMetricsOut",
+    "CycleOut",
+    "CycleState",
+    "EntityId",
+    "ErrorOut",
+    "FieldProblem",
+    "HealthOut",
+    "HeartbeatIn",
+    "HeartbeatOut",
+    "ImageOut",
+    "ImagePatch",
+    "ImagePredictionsOut",
+    "ImageState",
+    "ImportCounts",
+    "ImportIn",
+    "ImportOptions",
+    "ImportOut",
+    "ImportRefusalOut",
+    "Metrics",
+    "ModelOut",
+    "ModelPatch",
+    "Page",
+    "PredictionOut",
+    "ProjectCountsOut",
+    "ProjectDetailOut",
+    "ProjectIn",
+    "ProjectOut",
+    "ProjectPatch",
+    "QueryImage",
+    "QueryOut",
+    "QueryState",
+    "ReadinessOut",
+    "ReleaseIn",
+    "ScoreOut",
+    "SkipIn",
+    "Split",
+    "UploadOut",
+    "UploadedFile",
+    "WorkerOut",
+]

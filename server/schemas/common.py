@@ -1,0 +1,123 @@
+"""What every resource shares: strict request bodies, text and id types, pages, the error form."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Generic, TypeVar
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints
+
+# Postgres integers have 32 bits; a larger one would be an error of the database, not a 422.
+MAX_INTEGER = 2**31 - 1
+
+_UUID = r"^[0-9a-fA-F]{8}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{12}$"
+
+
+def _without_nul(value: str) -> str:
+    if "\x00" in value:
+        raise ValueError("the text holds a NUL character, which no database stores")
+    return value
+
+
+def _without_controls(value: str) -> str:
+    if any(ord(character) < 32 or ord(character) == 127 for character in value):
+        raise ValueError("the name holds a control character")
+    return value
+
+
+EntityId = Annotated[
+    str,
+    StringConstraints(pattern=_UUID, to_lower=True),
+    Field(examples=["019ab3a1-5f0e-7cc2-9d5b-3a9d2f0c1b7e"]),
+]
+"""An id as clients send it: a UUID in its 36-character form."""
+
+Name = Annotated[
+    str,
+    StringConstraints(min_length=1, max_length=200, strip_whitespace=True),
+    AfterValidator(_without_controls),
+]
+"""A short name: 1 to 200 characters, no control characters, trimmed."""
+
+FreeText = Annotated[str, StringConstraints(max_length=20_000), AfterValidator(_without_nul)]
+"""A longer text for people, of at most 20,000 characters."""
+
+Author = Annotated[
+    str,
+    StringConstraints(min_length=1, max_length=200, strip_whitespace=True),
+    AfterValidator(_without_controls),
+    Field(description="Who does this. Stored with the work.", examples=["ana"]),
+]
+
+ClaimToken = Annotated[
+    str,
+    StringConstraints(min_length=1, max_length=64, pattern=r"^[A-Za-z0-9_-]+$"),
+    Field(description="The token that `POST /queries/claim` answered with."),
+]
+
+
+class RequestModel(BaseModel):
+    """A request body. A field that it does not know is an error, not a silent no-op.
+
+    Strict: `"5"` is no number and `1` is no boolean, as the OpenAPI document says.
+    """
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+
+Item = TypeVar("Item")
+
+
+class Page(BaseModel, Generic[Item]):
+    """One page of a list."""
+
+    items: list[Item]
+    next_cursor: str | None = Field(
+        description="Give it as `cursor` to get the next page; null on the last page."
+    )
+    total: int | None = Field(
+        default=None, description="How many there are in all; only with `count=true`."
+    )
+
+
+class FieldProblem(BaseModel):
+    """One malformed field of a request."""
+
+    loc: list[str | int] = Field(
+        description="Where: body, query or path, then the names and positions inside it.",
+        examples=[["body", "boxes", 0, "x1"]],
+    )
+    msg: str = Field(description="What is wrong with it.")
+    type: str = Field(description="A stable word for the kind of problem.")
+
+
+class ErrorOut(BaseModel):
+    """The one form of every error."""
+
+    detail: str | list[FieldProblem] = Field(
+        description="A sentence, or (422 of a malformed request) a list of fields.",
+        examples=["no project 019ab3a1-5f0e-7cc2-9d5b-3a9d2f0c1b7e"],
+    )
+    code: str = Field(description="A stable word to branch on.", examples=["not_found"])
+    request_id: str = Field(description="Also in the log and in the header X-Request-ID.")
+    current: dict[str, Any] | None = Field(
+        default=None,
+        description="With a 409 of an outdated version: what is stored now.",
+    )
+
+
+def errors(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    """The `responses` of a route for the OpenAPI document: these errors, in the common form."""
+    return {status: {"model": ErrorOut, "description": _MEANING[status]} for status in statuses}
+
+
+_MEANING = {
+    400: "The body cannot be read.",
+    401: "No key, or a wrong one.",
+    404: "There is no such thing, or no longer.",
+    409: "The state of things forbids it now; the sentence says why.",
+    413: "More bytes or files than allowed.",
+    415: "Not a kind of body that is read here.",
+    422: "Malformed (a list of fields) or without sense (a sentence).",
+    503: "The database or the storage is away; try again later.",
+    507: "The storage is full.",
+}

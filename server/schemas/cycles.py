@@ -1,0 +1,275 @@
+"""Cycles: one round of train, evaluate, score, select."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from server.schemas.common import MAX_INTEGER, EntityId, RequestModel
+from server.services.cycles import CycleView, ScoreView
+from server.store.models import Artifact
+
+CycleState = Literal["queued", "running", "succeeded", "failed", "cancelled"]
+
+
+class MiAodStrategy(RequestModel):
+    """Select the images with the highest instance-level uncertainty (MI-AOD)."""
+
+    name: Literal["mi-aod"]
+
+
+class RandomStrategy(RequestModel):
+    """Select at random, by the cycle's seed: the baseline. Training is the same."""
+
+    name: Literal["random"]
+
+
+Strategy = Annotated[
+    MiAodStrategy | RandomStrategy,
+    Field(discriminator="name", examples=[{"name": "mi-aod"}]),
+]
+
+Budget = Annotated[
+    int,
+    Field(
+        ge=1,
+        le=MAX_INTEGER,
+        description="How many images to select; more than the pool holds means all of it.",
+    ),
+]
+
+MinLabeled = Annotated[
+    int,
+    Field(
+        ge=1,
+        le=MAX_INTEGER,
+        description=(
+            "The cycle trains when at least so many labeled pool images have a box; otherwise it "
+            "is `initial` and selects at random."
+        ),
+    ),
+]
+
+Training = Annotated[
+    dict[str, Any],
+    Field(
+        description=(
+            "`preset` and overrides of its fields; an unknown field or a value out of range is "
+            "refused. Without a preset the server's default one is taken."
+        ),
+        examples=[{"preset": "cpu", "image_long_side": 320}],
+    ),
+]
+
+
+class CycleDefaults(RequestModel):
+    """What `POST /cycles` takes when the request does not say; each may be absent."""
+
+    model_config = ConfigDict(
+        json_schema_extra={"examples": [{"budget": 50, "strategy": {"name": "mi-aod"}}]}
+    )
+
+    budget: Budget | None = None
+    strategy: Strategy | None = None
+    training: Training | None = None
+    min_labeled: MinLabeled | None = None
+
+
+class CycleIn(RequestModel):
+    """A new cycle. What is absent comes from the project's `cycle_defaults`."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {
+                    "project": "019ab3a1-5f0e-7cc2-9d5b-3a9d2f0c1b7e",
+                    "budget": 50,
+                    "strategy": {"name": "mi-aod"},
+                    "training": {"preset": "cpu"},
+                    "seed": 1,
+                }
+            ]
+        }
+    )
+
+    project: EntityId
+    budget: Budget | None = None
+    strategy: Strategy | None = None
+    training: Training | None = Field(
+        default=None, description="Merged over the project's defaults, field by field."
+    )
+    seed: int | None = Field(
+        default=None,
+        ge=0,
+        le=MAX_INTEGER,
+        description="Of every random choice in the cycle; drawn and stored when absent.",
+    )
+    min_labeled: MinLabeled | None = None
+
+
+class ClassMetrics(BaseModel):
+    """Average precision of one class; null where the validation set has no box of it."""
+
+    model_config = ConfigDict(populate_by_name=True, serialize_by_alias=True, extra="allow")
+
+    class_name: str = Field(alias="class")
+    ap50: float | None = None
+    ap50_voc07: float | None = None
+    ap: float | None = None
+    num_boxes: int | None = None
+
+
+class Metrics(BaseModel):
+    """How good the cycle's model is on the validation set."""
+
+    model_config = ConfigDict(extra="allow")
+
+    map50: float | None = Field(
+        default=None,
+        description="Mean over classes of area-under-the-curve AP at IoU 0.5, difficult ignored.",
+    )
+    map50_voc07: float | None = Field(default=None, description="The 11-point form of VOC 2007.")
+    map: float | None = Field(default=None, description="COCO's mean over IoU 0.5 to 0.95.")
+    per_class: list[ClassMetrics] = Field(default_factory=list)
+    validation_images: int | None = None
+    validation_sha256: str | None = Field(
+        default=None, description="Changes when the validation set or its labels change."
+    )
+
+
+class SnapshotCounts(BaseModel):
+    """What the cycle saw when it started."""
+
+    model_config = ConfigDict(extra="allow")
+
+    labeled_images: int | None = None
+    boxes: int | None = None
+    pool_images: int | None = None
+    validation_images: int | None = None
+
+
+class CycleOut(BaseModel):
+    """A cycle."""
+
+    id: str
+    project: str
+    number: int = Field(description="1 for the project's first cycle.")
+    kind: Literal["initial", "trained"]
+    state: CycleState
+    budget: int
+    strategy: dict[str, Any]
+    training: dict[str, Any] = Field(description="The resolved configuration, every field.")
+    seed: int
+    min_labeled: int
+    progress: float = Field(description="0 to 1.")
+    stage: str | None
+    message: str = Field(description="What it does, or what it waits for.")
+    metrics: Metrics | None = Field(
+        description="Null: not evaluated yet, or no validation images (the message says so)."
+    )
+    error: str | None = Field(description="Why it failed.")
+    snapshot: SnapshotCounts | None
+    num_selected: int | None = Field(description="How many images became queries.")
+    model: str | None = Field(description="The model it trained.")
+    worker: str | None
+    attempts: int = Field(description="How often a worker was lost while it ran.")
+    cancel_requested: bool
+    created_at: datetime
+    started_at: datetime | None
+    finished_at: datetime | None
+
+    @classmethod
+    def of(cls, view: CycleView) -> Self:
+        """From the service's view."""
+        cycle = view.cycle
+        return cls.model_validate(
+            {
+                "id": cycle.id,
+                "project": cycle.project_id,
+                "number": cycle.number,
+                "kind": cycle.kind,
+                "state": cycle.state,
+                "budget": cycle.budget,
+                "strategy": cycle.strategy,
+                "training": cycle.training,
+                "seed": cycle.seed,
+                "min_labeled": cycle.min_labeled,
+                "progress": cycle.progress,
+                "stage": cycle.stage,
+                "message": view.message,
+                "metrics": cycle.metrics,
+                "error": cycle.error,
+                "snapshot": cycle.snapshot,
+                "num_selected": cycle.num_selected,
+                "model": view.model_id,
+                "worker": cycle.worker_id,
+                "attempts": cycle.attempts,
+                "cancel_requested": cycle.cancel_requested,
+                "created_at": cycle.created_at,
+                "started_at": cycle.started_at,
+                "finished_at": cycle.finished_at,
+            }
+        )
+
+
+class CycleMetricsOut(BaseModel):
+    """A cycle's metrics, or why it has none."""
+
+    cycle: str
+    state: CycleState
+    metrics: Metrics | None
+    message: str
+
+
+class ScoredImage(BaseModel):
+    """The image of a score."""
+
+    id: str
+    name: str
+    ordinal: int
+
+
+class ScoreOut(BaseModel):
+    """What a cycle thinks of an unlabeled image."""
+
+    rank: int = Field(description="1 is the image it would have labeled first.")
+    uncertainty: float | None = Field(description="Null: selected at random, or not a number.")
+    image: ScoredImage
+
+    @classmethod
+    def of(cls, view: ScoreView) -> Self:
+        """From the service's view."""
+        return cls(
+            rank=view.rank,
+            uncertainty=view.uncertainty,
+            image=ScoredImage(id=view.image_id, name=view.image_name, ordinal=view.ordinal),
+        )
+
+
+class ArtifactOut(BaseModel):
+    """A file that a cycle left behind."""
+
+    name: str = Field(examples=["scores.npz"])
+    num_bytes: int
+    media_type: str
+    sha256: str
+    url: str
+
+    @classmethod
+    def of(cls, artifact: Artifact) -> Self:
+        """From the row."""
+        return cls(
+            name=artifact.name,
+            num_bytes=artifact.num_bytes,
+            media_type=artifact.media_type,
+            sha256=artifact.sha256,
+            url=f"/cycles/{artifact.cycle_id}/artifacts/{artifact.name}",
+        )
+
+
+class ArtifactsOut(BaseModel):
+    """A cycle's files, by name."""
+
+    items: list[ArtifactOut]

@@ -1,0 +1,144 @@
+"""Queries: the images that a cycle asks to have labeled, and the claims on them."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from server.schemas.common import Author, ClaimToken, EntityId, FreeText, RequestModel
+from server.schemas.images import PredictionOut, content_url
+from server.services.queries import Claim, QueryView
+
+QueryState = Literal["open", "claimed", "labeled", "skipped", "withdrawn"]
+
+
+class QueryImage(BaseModel):
+    """The image of a query."""
+
+    id: str
+    name: str
+    width: int
+    height: int
+    annotation_version: int = Field(description="The `version` that a first PUT must name.")
+    content_url: str
+    thumbnail_url: str
+
+
+class QueryOut(BaseModel):
+    """An image that a cycle asks to have labeled."""
+
+    id: str
+    cycle: str
+    project: str
+    image: QueryImage
+    rank: int = Field(description="1 is the most informative.")
+    uncertainty: float | None
+    reason: str = Field(
+        description="Why it was selected: `uncertainty`, `random`, `validation`.",
+        examples=["uncertainty"],
+    )
+    state: QueryState
+    claimed_by: str | None
+    claim_expires_at: datetime | None
+    predictions: list[PredictionOut] = Field(description="What the cycle's model sees, best first.")
+    heatmap_url: str | None = Field(description="The instance uncertainty over the picture (PNG).")
+
+    @classmethod
+    def of(cls, view: QueryView) -> Self:
+        """From the service's view."""
+        query, image = view.query, view.image
+        return cls(
+            id=query.id,
+            cycle=query.cycle_id,
+            project=query.project_id,
+            image=QueryImage(
+                id=image.id,
+                name=image.name,
+                width=image.width,
+                height=image.height,
+                annotation_version=image.annotation_version,
+                content_url=content_url(image.id),
+                thumbnail_url=f"/images/{image.id}/thumbnail",
+            ),
+            rank=query.rank,
+            uncertainty=query.uncertainty,
+            reason=query.reason,
+            state=view.state,
+            claimed_by=view.claimed_by,
+            claim_expires_at=view.claim_expires_at,
+            predictions=[PredictionOut.model_validate(box) for box in view.predictions],
+            heatmap_url=f"/queries/{query.id}/heatmap" if query.heatmap_sha256 else None,
+        )
+
+
+class ClaimIn(RequestModel):
+    """A request for the next images to label."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {
+                    "project": "019ab3a1-5f0e-7cc2-9d5b-3a9d2f0c1b7e",
+                    "limit": 5,
+                    "seconds": 600,
+                    "author": "ana",
+                }
+            ]
+        }
+    )
+
+    project: EntityId
+    limit: int = Field(default=1, ge=1, le=100, description="At most so many; fewer may be left.")
+    seconds: int = Field(
+        default=600, ge=1, le=86_400, description="How long the claim holds without a heartbeat."
+    )
+    author: Author = "anonymous"
+
+
+class ClaimOut(BaseModel):
+    """A claim on a batch of queries, best first; `items` is empty when nothing is left."""
+
+    claim_token: str
+    expires_at: datetime
+    items: list[QueryOut]
+
+    @classmethod
+    def of(cls, claim: Claim) -> Self:
+        """From the service's claim."""
+        return cls(
+            claim_token=claim.token,
+            expires_at=claim.expires_at,
+            items=[QueryOut.of(view) for view in claim.items],
+        )
+
+
+class HeartbeatIn(RequestModel):
+    """Prolongs a claim: every query still held under the token."""
+
+    claim_token: ClaimToken
+    seconds: int = Field(default=600, ge=1, le=86_400)
+
+
+class HeartbeatOut(BaseModel):
+    """How long the claim holds now."""
+
+    expires_at: datetime
+
+
+class ReleaseIn(RequestModel):
+    """Gives a query back."""
+
+    claim_token: ClaimToken
+
+
+class SkipIn(RequestModel):
+    """Says that an image cannot be labeled; it is not selected again until it is un-skipped."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [{"reason": "too blurred"}]})
+
+    claim_token: ClaimToken | None = Field(
+        default=None, description="Needed while the query is under a claim."
+    )
+    reason: FreeText = Field(default="", max_length=1000)

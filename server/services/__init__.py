@@ -1,0 +1,1 @@
+"""Decisions, one module per resource. They flush and never commit; the edge commits."""

@@ -1,0 +1,63 @@
+"""Settings of the server, read from environment variables with the prefix `MIAOD_`."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import Field, SecretStr, field_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+from server.store.database import default_database_url
+
+
+class Settings(BaseSettings):
+    """What an operator may set; the README's table names each variable."""
+
+    model_config = SettingsConfigDict(env_prefix="MIAOD_", env_ignore_empty=True)
+
+    data_dir: Path = Field(
+        Path("data"), description="Folder of the blobs, and of the SQLite database if that is used."
+    )
+    database_url: str | None = Field(
+        None,
+        repr=False,  # may hold a password
+        description="`postgresql+psycopg://…` or `sqlite:///…`; unset: a file in the data folder.",
+    )
+    host: str = Field("127.0.0.1", description="Address to listen on.")
+    port: int = Field(8000, ge=0, le=65535, description="Port to listen on.")
+    admin_key: SecretStr | None = Field(
+        None, description="Key that every request must present; unset: open to whoever reaches it."
+    )
+    import_roots: Annotated[list[Path], NoDecode] = Field(
+        default_factory=list,
+        description="Folders that server-side imports may read, separated like PATH; default none.",
+    )
+    default_preset: str = Field(
+        "cpu", description="Training preset of a cycle that names none: `cpu`, `default`, …"
+    )
+    max_image_pixels: int = Field(
+        100_000_000, gt=0, description="A picture with more pixels is refused."
+    )
+    max_upload_bytes: int = Field(
+        50_000_000, gt=0, description="An uploaded picture with more bytes is refused."
+    )
+    max_archive_bytes: int = Field(
+        20_000_000_000,
+        gt=0,
+        description="An uploaded archive, packed or unpacked, may be this big.",
+    )
+    max_upload_files: int = Field(1000, gt=0, description="Files in one upload request.")
+
+    @field_validator("import_roots", mode="before")
+    @classmethod
+    def _split_like_path(cls, value: object) -> object:
+        if isinstance(value, str):
+            return [part for part in value.split(os.pathsep) if part]
+        return value
+
+    @property
+    def resolved_database_url(self) -> str:
+        """The database's URL, the default one if none is set."""
+        return self.database_url or default_database_url(self.data_dir)

@@ -1,0 +1,354 @@
+"""The command line: what goes where, and how it ends."""
+
+import io
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import httpx2
+import pytest
+from miaod_client import Cycle
+from miaod_client._cli import output, progress
+from miaod_client._cli.main import app
+from miaod_client._cli.session import ExitCode, Session
+from rich.console import Console
+from typer.testing import CliRunner, Result
+
+Routes = dict[str, Any]
+Miaod = Callable[..., Result]
+PROJECT_ID = "019ab3a1-5f0e-7cc2-9d5b-3a9d2f0c1b7e"
+
+
+class Server:
+    """Answers by method and path; a list is answered step by step, the last one stays."""
+
+    def __init__(self, routes: Routes) -> None:
+        self._routes = {
+            key: list(answer) if isinstance(answer, list) else [answer]
+            for key, answer in routes.items()
+        }
+        self.requests: list[httpx2.Request] = []
+
+    def __call__(self, request: httpx2.Request) -> httpx2.Response:
+        request.read()
+        self.requests.append(request)
+        steps = self._routes.get(f"{request.method} {request.url.path}")
+        if steps is None:
+            body = {"detail": f"no {request.url.path}", "code": "not_found", "request_id": "r-9"}
+            return httpx2.Response(404, json=body)
+        step = steps.pop(0) if len(steps) > 1 else steps[0]
+        if isinstance(step, Exception):
+            raise step
+        return step if isinstance(step, httpx2.Response) else httpx2.Response(200, json=step)
+
+
+def run(server: Server, *arguments: str, text: str | None = None) -> Result:
+    with httpx2.Client(
+        base_url="http://server.test", transport=httpx2.MockTransport(server)
+    ) as http:
+        return CliRunner().invoke(app, list(arguments), obj=Session(http_client=http), input=text)
+
+
+def page(*items: Any) -> dict[str, Any]:
+    return {"items": list(items), "next_cursor": None}
+
+
+def test_a_table_goes_to_stdout_and_is_never_cut_when_piped(project_json: dict[str, Any]) -> None:
+    name = "a very long name " * 20
+    result = run(
+        Server({"GET /projects": page({**project_json, "name": name})}), "projects", "list"
+    )
+    assert result.exit_code == 0
+    header, row = result.stdout.splitlines()
+    assert header.split() == ["ID", "NAME", "CLASSES", "CREATED"]
+    assert name.strip() in row
+    assert "car, person" in row
+    assert result.stderr == ""
+
+
+def test_json_is_one_document_with_every_field_of_the_server(project_json: dict[str, Any]) -> None:
+    server = Server({"GET /projects": page({**project_json, "new_field": 1})})
+    result = run(server, "projects", "list", "--json")
+    (project,) = json.loads(result.stdout)
+    assert project["new_field"] == 1
+    assert project["created_at"] == "2026-11-23T08:00:00Z"
+
+
+def test_on_a_narrow_terminal_ids_stay_whole_and_free_text_is_cut(
+    cycle_json: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    screen = Console(force_terminal=True, width=60, color_system=None)
+    monkeypatch.setattr(output, "stdout", lambda: screen)
+    long = {**cycle_json, "id": PROJECT_ID, "message": "waiting " * 30}
+    result = run(Server({"GET /cycles": page(long)}), "cycles", "list")
+    _, row = result.stdout.splitlines()
+    assert row.startswith(PROJECT_ID)
+    assert row.endswith("…")
+
+
+def test_an_empty_list_says_what_to_do_on_stderr(project_json: dict[str, Any]) -> None:
+    result = run(Server({"GET /projects": page()}), "projects", "list")
+    assert result.exit_code == 0
+    assert result.stdout == ""
+    assert "miaod projects create" in result.stderr
+
+
+def test_an_empty_list_is_still_json() -> None:
+    result = run(Server({"GET /projects": page()}), "projects", "list", "--json")
+    assert json.loads(result.stdout) == []
+
+
+def test_a_cut_list_says_that_it_was_cut(project_json: dict[str, Any]) -> None:
+    server = Server({"GET /projects": page(project_json, project_json, project_json)})
+    result = run(server, "projects", "list", "--limit", "2")
+    assert len(result.stdout.splitlines()) == 3
+    assert "only the first 2" in result.stderr
+
+
+def test_names_cannot_command_the_terminal(project_json: dict[str, Any]) -> None:
+    named = {**project_json, "name": "\x1b[31mred[bold]"}
+    result = run(Server({"GET /projects": page(named)}), "projects", "list")
+    assert "\x1b" not in result.stdout
+    assert "[31mred[bold]" in result.stdout
+
+
+def test_a_refusal_is_one_sentence_on_stderr_and_exit_code_1() -> None:
+    result = run(Server({}), "projects", "show", PROJECT_ID)
+    assert result.exit_code == ExitCode.REFUSED
+    assert result.stdout == ""
+    assert result.stderr == f"no /projects/{PROJECT_ID} (404 not_found)\n"
+
+
+def test_a_servers_own_error_names_the_request_for_the_log() -> None:
+    body = {"detail": "a bug", "code": "internal", "request_id": "r-42"}
+    server = Server({"GET /workers": httpx2.Response(500, json=body)})
+    result = run(server, "workers", "list")
+    assert result.exit_code == ExitCode.REFUSED
+    assert "[request r-42]" in result.stderr
+
+
+def test_an_unreachable_server_is_a_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("time.sleep", lambda seconds: None)
+    result = run(Server({"GET /healthz": httpx2.ConnectError("refused")}), "health")
+    assert result.exit_code == ExitCode.REFUSED
+    assert result.stderr == "cannot reach http://server.test: refused\n"
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["cycles", "create"],
+        ["cycles", "create", "-p", "x", "--budget", "0"],
+        ["projects", "create", "street"],
+        ["images", "list", "-p", "x", "--split", "train"],
+        ["nonsense"],
+    ],
+)
+def test_wrong_usage_is_exit_code_2(arguments: list[str]) -> None:
+    result = run(Server({}), *arguments)
+    assert result.exit_code == ExitCode.USAGE
+    assert result.stdout == ""
+
+
+def test_a_malformed_override_is_wrong_usage_and_says_the_right_form() -> None:
+    result = run(Server({}), "cycles", "create", "-p", PROJECT_ID, "--set", "epochs")
+    assert result.exit_code == ExitCode.USAGE
+    assert "FIELD=VALUE" in result.stderr
+
+
+def test_a_project_may_be_given_by_name(
+    project_json: dict[str, Any], cycle_json: dict[str, Any], body_of: Callable[..., Any]
+) -> None:
+    server = Server({"GET /projects": page(project_json), "POST /cycles": cycle_json})
+    arguments = ["--budget", "20", "--preset", "cpu", "--set", "batch_size=4", "--set", "amp=true"]
+    result = run(server, "cycles", "create", "--project", "street", *arguments)
+    assert result.exit_code == 0
+    assert dict(server.requests[0].url.params)["name"] == "street"
+    assert body_of(server.requests[1]) == {
+        "project": "p1",
+        "budget": 20,
+        "training": {"preset": "cpu", "batch_size": 4, "amp": True},
+    }
+
+
+def test_an_unknown_project_name_is_a_sentence() -> None:
+    result = run(Server({"GET /projects": page()}), "images", "list", "-p", "nowhere")
+    assert result.exit_code == ExitCode.REFUSED
+    assert "no project named 'nowhere'" in result.stderr
+
+
+def test_waiting_for_a_cycle_prints_it_and_logs_what_it_does(cycle_json: dict[str, Any]) -> None:
+    steps = [
+        {**cycle_json, "state": "running", "stage": "label", "progress": 0.2},
+        {**cycle_json, "state": "running", "stage": "label", "progress": 0.3, "message": "step 9"},
+        {**cycle_json, "state": "running", "stage": "score", "progress": 0.8},
+        {**cycle_json, "state": "succeeded", "progress": 1.0, "metrics": {"map50": 0.625}},
+    ]
+    server = Server({"GET /cycles/c1": [cycle_json, *steps]})
+    result = run(server, "cycles", "wait", "c1")
+    assert result.exit_code == 0
+    assert "0.625" in result.stdout
+    assert "cycle 1: 80% running, score" in result.stderr
+    assert "30%" not in result.stderr  # a message that only counts on waits for its turn
+
+
+@pytest.mark.parametrize(
+    ("state", "word"), [("failed", "failed: out of memory"), ("cancelled", "was cancelled")]
+)
+def test_a_cycle_that_does_not_succeed_is_exit_code_3(
+    state: str, word: str, cycle_json: dict[str, Any]
+) -> None:
+    server = Server({"GET /cycles/c1": {**cycle_json, "state": state, "error": "out of memory"}})
+    result = run(server, "cycles", "wait", "c1")
+    assert result.exit_code == ExitCode.JOB_FAILED
+    assert word in result.stderr
+
+
+def test_a_wait_that_times_out_is_exit_code_4(cycle_json: dict[str, Any]) -> None:
+    server = Server({"GET /cycles/c1": {**cycle_json, "state": "running"}})
+    result = run(server, "cycles", "wait", "c1", "--timeout", "0.01")
+    assert result.exit_code == ExitCode.TIMED_OUT
+    assert "it goes on" in result.stderr
+
+
+def test_an_interrupted_wait_says_how_to_stop_the_cycle(cycle_json: dict[str, Any]) -> None:
+    server = Server({"GET /cycles/c1": [cycle_json, KeyboardInterrupt()]})
+
+    def interrupted(request: httpx2.Request) -> httpx2.Response:
+        if len(server.requests) == 1:
+            raise KeyboardInterrupt
+        return server(request)
+
+    with httpx2.Client(
+        base_url="http://server.test", transport=httpx2.MockTransport(interrupted)
+    ) as http:
+        result = CliRunner().invoke(app, ["cycles", "wait", "c1"], obj=Session(http_client=http))
+    assert result.exit_code == ExitCode.INTERRUPTED
+    assert "miaod cycles cancel c1" in result.stderr
+
+
+def test_upload_counts_and_names_the_refused_with_exit_code_5(tmp_path: Path) -> None:
+    (tmp_path / "a.jpg").write_bytes(b"a")
+    (tmp_path / "b.jpg").write_bytes(b"b")
+    items = [
+        {"name": "a.jpg", "status": "created", "id": "i1", "reason": None},
+        {"name": "b.jpg", "status": "rejected", "id": None, "reason": "is no picture"},
+    ]
+    server = Server({"POST /images": {"items": items}})
+    result = run(server, "images", "upload", "-p", PROJECT_ID, str(tmp_path))
+    assert result.exit_code == ExitCode.PARTLY_REFUSED
+    assert result.stdout == "1 created, 0 there already, 1 refused\n"
+    assert result.stderr == "refused b.jpg: is no picture\n"
+
+
+def test_uploading_what_does_not_exist_is_wrong_usage(tmp_path: Path) -> None:
+    result = run(Server({}), "images", "upload", "-p", PROJECT_ID, str(tmp_path / "nowhere"))
+    assert result.exit_code == ExitCode.USAGE
+    assert "does not exist" in result.stderr
+
+
+def test_boxes_can_come_from_stdin(body_of: Callable[..., Any]) -> None:
+    box = {"class": "car", "x1": 1, "y1": 2, "x2": 3, "y2": 4}
+    saved = {"state": "labeled", "version": 1, "boxes": [box]}
+    server = Server({"PUT /images/i1/annotations": saved})
+    arguments = ["annotations", "put", "i1", "--boxes", "-", "--version", "0"]
+    result = run(server, *arguments, text=json.dumps([box]))
+    assert result.exit_code == 0
+    assert body_of(server.requests[0])["boxes"][0]["class"] == "car"
+    assert "version 1" in result.stderr
+
+
+def test_boxes_without_a_class_are_wrong_usage() -> None:
+    result = run(
+        Server({}), "annotations", "put", "i1", "--boxes", "-", "--version", "0", text='[{"x1": 1}]'
+    )
+    assert result.exit_code == ExitCode.USAGE
+    assert "box 1" in result.stderr
+
+
+def test_a_claim_prints_its_token_as_json(query_json: Callable[..., dict[str, Any]]) -> None:
+    answer = {
+        "claim_token": "t",
+        "expires_at": "2026-11-23T08:10:00Z",
+        "items": [query_json(1)],
+    }
+    server = Server({"POST /queries/claim": answer})
+    result = run(server, "queries", "claim", "-p", PROJECT_ID, "--author", "ana", "--json")
+    claim = json.loads(result.stdout)
+    assert claim["claim_token"] == "t"
+    assert claim["items"][0]["predictions"][0]["class"] == "car"
+
+
+def test_deleting_a_project_asks_first(project_json: dict[str, Any]) -> None:
+    counts = dict.fromkeys(
+        ["images", "labeled", "unlabeled", "skipped", "val", "val_labeled", "test", "test_labeled"],
+        7,
+    )
+    shown = {**project_json, "counts": {**counts, "boxes": 9}}
+    server = Server(
+        {
+            f"GET /projects/{PROJECT_ID}": shown,
+            "DELETE /projects/p1": httpx2.Response(204),
+        }
+    )
+    refused = run(server, "projects", "delete", PROJECT_ID, text="n\n")
+    assert refused.exit_code == 1
+    assert [request.method for request in server.requests] == ["GET"]
+    assert "7 images" in refused.stderr
+    assert run(server, "projects", "delete", PROJECT_ID, "--yes").exit_code == 0
+    assert server.requests[-1].method == "DELETE"
+
+
+def test_an_unready_server_is_exit_code_1_and_says_what_is_amiss() -> None:
+    ready = {"ready": False, "checks": {"free_space": {"ok": False, "detail": "12 MB left"}}}
+    server = Server(
+        {
+            "GET /healthz": {"status": "ok", "version": "0.1.0"},
+            "GET /readyz": httpx2.Response(503, json=ready),
+        }
+    )
+    result = run(server, "health")
+    assert result.exit_code == ExitCode.REFUSED
+    assert "BAD free_space: 12 MB left" in result.stdout
+
+
+def test_a_downloads_path_is_what_stdout_has(tmp_path: Path) -> None:
+    server = Server({"GET /models/m1/checkpoint": httpx2.Response(200, content=b"weights")})
+    target = tmp_path / "m.safetensors"
+    result = run(server, "models", "download", "m1", "--to", str(target))
+    assert result.exit_code == 0
+    assert result.stdout == f"{target}\n"
+    assert target.read_bytes() == b"weights"
+
+
+def test_on_a_terminal_a_running_cycle_is_a_bar(
+    cycle_json: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    screen = Console(file=io.StringIO(), force_terminal=True, width=120)
+    monkeypatch.setattr(progress, "stderr", lambda: screen)
+    with progress.job_bar("cycle 1") as show:
+        show(
+            Cycle.model_validate(
+                {**cycle_json, "state": "running", "stage": "score", "progress": 0.5}
+            )
+        )
+    assert isinstance(screen.file, io.StringIO)
+    drawn = screen.file.getvalue()
+    assert "50%" in drawn
+    assert "running, score" in drawn
+
+
+@pytest.mark.parametrize(
+    ("value", "words"),
+    [
+        (None, "-"),
+        (True, "yes"),
+        (0.123456, "0.1235"),
+        (["a", "b"], "a, b"),
+        ([], "-"),
+        (7, "7"),
+    ],
+)
+def test_values_are_shown_as_words(value: object, words: str) -> None:
+    assert output.as_words(value) == words

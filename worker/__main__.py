@@ -1,0 +1,60 @@
+"""`python -m worker`: run cycles until SIGTERM or Ctrl-C."""
+
+from __future__ import annotations
+
+import signal
+import sys
+from collections.abc import Sequence
+
+import stamina
+import structlog
+from pydantic import ValidationError
+from sqlalchemy.exc import OperationalError
+
+from server.store.database import WrongRevision, check_revision, make_engine, session_factory
+from worker.logs import configure_logging
+from worker.loop import CYCLE_COMMAND, Supervisor
+from worker.settings import WorkerSettings
+
+log = structlog.get_logger("worker")
+
+
+def main(command: Sequence[str] = CYCLE_COMMAND) -> int:
+    """Start the supervisor.
+
+    Args:
+        command: what it starts for a cycle.
+
+    Returns:
+        The exit status: 0 after a signal, 1 when this worker cannot work here.
+    """
+    configure_logging()
+    try:
+        settings = WorkerSettings()
+    except ValidationError as error:
+        for problem in error.errors():
+            log.error(problem["msg"], action="bad_setting", setting=problem["loc"])
+        return 1
+    engine = make_engine(settings.resolved_database_url)
+    try:
+        # The database may still be starting, as under compose.
+        stamina.RetryingCaller(attempts=None, timeout=60.0)(
+            OperationalError, check_revision, engine
+        )
+    except WrongRevision as error:
+        log.error(str(error), action="wrong_revision")
+        return 1
+    except OperationalError as error:
+        log.error("the database cannot be reached", action="no_database", error=str(error.orig))
+        return 1
+    supervisor = Supervisor(settings, session_factory(engine), command)
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: supervisor.stop())
+    log.info("worker started", action="worker_started", device=settings.device)
+    supervisor.run()
+    log.info("worker stopped", action="worker_stopped")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

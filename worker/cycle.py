@@ -1,0 +1,181 @@
+"""One cycle, from the order to its result: `python -m worker.cycle`, started by the supervisor.
+
+    snapshot | train, evaluate, score, select | write back
+
+The bars are the borders of transactions: nothing is locked and no session is open while the model
+trains. A cycle with too few labels is `initial` and has nothing to train: it ranks the pool at
+random, and never loads torch.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+import structlog
+
+from server.store.blobs import CHUNK_BYTES, BlobStore
+from server.store.database import make_engine
+from server.store.models import Cycle, Json
+from server.store.queue import Lease, LeaseLost
+from server.store.writeback import ModelRecord
+from worker.artifacts import add_description, add_scores
+from worker.child_process import tie_to_parent
+from worker.failures import CycleFailed, disk_and_memory_explained
+from worker.logs import configure_logging
+from worker.miaod.selection import rank_at_random, rank_by_uncertainty
+from worker.progress import ProgressPipe
+from worker.records import CycleRecords, Job
+from worker.settings import WorkerSettings
+
+log = structlog.get_logger("worker.cycle")
+
+
+def run(lease: Lease, settings: WorkerSettings, pipe: ProgressPipe) -> None:
+    """Run the cycle that the lease is for.
+
+    Raises:
+        CycleFailed: trying again would end the same way; says why.
+        LeaseLost: the cycle is somebody else's by now; nobody will see anything of ours.
+    """
+    blobs = BlobStore(settings.data_dir)
+    engine = make_engine(settings.resolved_database_url)
+    records = CycleRecords(engine, blobs, lease)
+    try:
+        job = records.take_job()
+        if job.kind == "initial":
+            run_initial(job, records, pipe)
+        else:
+            run_trained(job, records, blobs, settings, pipe)
+    finally:
+        engine.dispose()
+
+
+def run_initial(job: Job, records: CycleRecords, pipe: ProgressPipe) -> None:
+    """Select at random: there are no labels yet that a model could learn from."""
+    pipe.report(0.5, "select", "ranking the pool at random")
+    pool = job.snapshot.unlabeled
+    records.write_ranking(pool, rank_at_random([image.ordinal for image in pool], job.seed))
+    add_description(records, job, device=None)
+    message = "selected at random, as too few images are labeled to train on"
+    records.publish(message=message if pool else EMPTY_POOL)
+
+
+def run_trained(
+    job: Job, records: CycleRecords, blobs: BlobStore, settings: WorkerSettings, pipe: ProgressPipe
+) -> None:
+    """Train on what is labeled, score what is not, and select by the cycle's strategy."""
+    # Here and not above: torch takes seconds to load, and an initial cycle need not wait for it.
+    from worker.learning import Learner
+
+    seconds: dict[str, float] = {}
+    pool = job.snapshot.unlabeled
+    with blobs.spool() as step_log:
+        with timed(seconds, "start"):
+            learner = Learner(job, blobs, settings, pipe)
+        with timed(seconds, "train"):
+            learner.train(step_log)
+        with timed(seconds, "evaluate"):
+            metrics = learner.evaluate()
+        with timed(seconds, "score"):
+            uncertainty = learner.score()
+
+        ordinals = [image.ordinal for image in pool]
+        if job.strategy["name"] == "random":
+            order = rank_at_random(ordinals, job.seed)
+        else:
+            order = rank_by_uncertainty(ordinals, uncertainty)
+        records.write_ranking(pool, order, uncertainty)
+
+        heatmaps: dict[str, str] = {}
+        with timed(seconds, "predict"):
+            records.write_predictions(
+                (seen.image_id, seen.boxes) for seen in learner.look_at_labeled()
+            )
+            for seen in learner.look_at(records.candidates(job.budget)):
+                heatmaps[seen.image_id] = records.put_blob(seen.heat_map_png)
+                records.write_predictions([(seen.image_id, seen.boxes)])
+
+        metrics["seconds"] = {stage: round(spent, 3) for stage, spent in seconds.items()}
+        add_description(records, job, device=learner.device_name)
+        add_scores(records, ordinals, uncertainty)
+        step_log.seek(0)
+        lines = iter(lambda: step_log.read(CHUNK_BYTES), b"")
+        records.add_artifact("log.jsonl", lines, "application/x-ndjson")
+    records.add_json("metrics.json", metrics)
+    weights = records.add_artifact("model.safetensors", [learner.weights()])
+    records.publish(
+        message=summary(job, metrics),
+        metrics=metrics,
+        model=ModelRecord(weights.sha256, weights.num_bytes, metrics),
+        heatmaps=heatmaps,
+    )
+
+
+EMPTY_POOL = "the pool has no unlabeled image left: nothing was selected"
+
+
+def summary(job: Job, metrics: Json) -> str:
+    """What the cycle did, in a sentence or two."""
+    images = job.snapshot.counts()
+    parts = [f"trained on {images['labeled_images']} labeled images"]
+    if "map50" not in metrics:
+        parts.append("no validation images: no metric")
+    elif metrics["map50"] is None:
+        parts.append("no box on the validation images: no metric")
+    else:
+        num = images["validation_images"]
+        parts.append(f"mAP@0.5 is {metrics['map50']:.3f} on {num} validation images")
+    if not job.snapshot.unlabeled:
+        parts.append(EMPTY_POOL)
+    return "; ".join(parts)
+
+
+@contextmanager
+def timed(seconds: dict[str, float], stage: str) -> Iterator[None]:
+    """Note how long the block takes."""
+    started = time.perf_counter()
+    yield
+    seconds[stage] = time.perf_counter() - started
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one cycle and tell the supervisor how it went."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    for name, kind in (
+        ("--cycle", str),
+        ("--worker", str),
+        ("--fence", int),
+        ("--parent", int),
+        ("--progress-fd", int),
+    ):
+        parser.add_argument(name, type=kind, required=True)
+    arguments = parser.parse_args(argv)
+    tie_to_parent(arguments.parent)
+    configure_logging()
+    structlog.contextvars.bind_contextvars(cycle=arguments.cycle, fence=arguments.fence)
+    pipe = ProgressPipe(arguments.progress_fd)
+    settings = WorkerSettings()
+    lease = Lease(Cycle, arguments.cycle, arguments.worker, arguments.fence)
+    try:
+        with disk_and_memory_explained(settings.data_dir):
+            run(lease, settings, pipe)
+    except CycleFailed as error:
+        log.warning("cycle failed", action="cycle_failed", reason=str(error), exc_info=True)
+        pipe.failed(str(error))
+        return 1
+    except LeaseLost:
+        log.warning("lease lost, nothing was written", action="lease_lost")
+        return 1
+    except Exception as error:  # the supervisor counts an attempt and tries again
+        log.exception("cycle crashed", action="cycle_crashed")
+        pipe.crashed(f"{type(error).__name__}: {error}")
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,318 @@
+"""The part of a cycle that needs torch: train, evaluate, score, predict, with progress.
+
+It adds to `worker.miaod` only what a service wants: which device, what to report, sentences for
+what can go wrong, and results in the store's terms.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import platform
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import BinaryIO
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from server.store.blobs import BlobStore
+from server.store.models import Json
+from server.store.pool import ImageRecord, LabeledRecord
+from worker.dataset import ImageUnreadable, SnapshotDataset, is_trained_on
+from worker.failures import CycleFailed, out_of_memory
+from worker.miaod import metrics
+from worker.miaod.backbones import PretrainedWeightsMissing
+from worker.miaod.checkpoint import dump_model
+from worker.miaod.config import from_dict
+from worker.miaod.engine import StepReport, TrainingDiverged, train
+from worker.miaod.inference import Prediction, predict, score
+from worker.miaod.model import build_model
+from worker.progress import ProgressPipe
+from worker.records import Job
+from worker.settings import WorkerSettings
+
+# Where each stage begins and ends on the scale of the whole cycle's progress.
+SHARES = {
+    "train": (0.0, 0.75),
+    "evaluate": (0.75, 0.8),
+    "score": (0.8, 0.92),
+    "select": (0.92, 0.99),
+}
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What the model says about an image, as the store keeps it."""
+
+    image_id: str
+    boxes: list[Json]
+    heat_map_png: bytes = field(repr=False, default=b"")
+
+
+class Learner:
+    """A model in the making: call `train` first, then the others in any order."""
+
+    def __init__(
+        self, job: Job, blobs: BlobStore, settings: WorkerSettings, pipe: ProgressPipe
+    ) -> None:
+        """Build the model.
+
+        Raises:
+            CycleFailed: no labels to learn from, no such device, no pretrained weights.
+        """
+        self._job = job
+        self._blobs = blobs
+        self._pipe = pipe
+        try:
+            self._config = from_dict(job.training)
+        except ValueError as error:
+            raise CycleFailed(
+                f"the training configuration does not fit this worker: {error}"
+            ) from (error)
+        self._require_labels()
+        self._device = choose_device(settings.device)
+        self.device_name = describe_device(self._device, self._config.num_threads)
+        pipe.device(self.device_name)
+        torch.set_num_threads(self._config.num_threads)
+        self._validation: list[Prediction] = []
+        with self._explained():
+            self._model = build_model(
+                self._config,
+                len(job.snapshot.class_names),
+                weights_dir=settings.data_dir / "weights",
+                seed=job.seed,
+            )
+
+    def train(self, step_log: BinaryIO) -> None:
+        """Train; every step's losses go to `step_log`, one JSON object per line."""
+        snapshot = self._job.snapshot
+
+        def on_step(report: StepReport) -> None:
+            line = {
+                "step": report.total_step,
+                "stage": report.stage,
+                "lr": report.lr,
+                "seconds": round(report.seconds, 4),
+                **report.losses,
+            }
+            step_log.write(json.dumps(line).encode() + b"\n")
+            self._report(
+                "train",
+                report.total_step / report.total_steps,
+                f"{report.stage}, step {report.step + 1}/{report.steps_in_stage}, "
+                f"loss {report.losses['total']:.3f}",
+            )
+
+        with self._explained():
+            train(
+                self._model,
+                self._dataset(snapshot.labeled),
+                self._dataset(snapshot.unlabeled),
+                self._config,
+                seed=self._job.seed,
+                device=self._device,
+                on_step=on_step,
+            )
+
+    def evaluate(self) -> Json:
+        """Metrics on the validation set, and which set that was; only counts without one."""
+        records = self._job.snapshot.validation
+        counts = self._job.snapshot.counts()
+        result: Json = {
+            "labeled_images": counts["labeled_images"],
+            "boxes": counts["boxes"],
+            "validation_images": len(records),
+        }
+        if not records:
+            return result
+        self._validation = sorted(
+            self._predict("evaluate", records), key=lambda prediction: prediction.ordinal
+        )
+        with self._explained():
+            figures = metrics.evaluate(
+                [ground_truth(record) for record in records],
+                [prediction.detections for prediction in self._validation],
+                self._job.snapshot.class_names,
+            )
+        del figures["num_images"]
+        return {
+            **figures,
+            **result,
+            "validation_boxes": figures.pop("num_boxes"),
+            "validation_sha256": fingerprint(records),
+        }
+
+    def score(self) -> list[float]:
+        """The uncertainty of each image of the pool, in its order; NaN where it has none."""
+        pool = self._job.snapshot.unlabeled
+        found: dict[int, float] = {}
+        with self._explained():
+            scores = score(self._model, self._dataset(pool), self._config, self._device)
+            for ordinal, uncertainty in scores:
+                found[ordinal] = uncertainty
+                self._report("score", len(found) / len(pool), f"image {len(found)}/{len(pool)}")
+        return [found[image.ordinal] for image in pool]
+
+    def look_at_labeled(self) -> Iterator[Seen]:
+        """Predictions on the labeled images, for review; those of the validation set included."""
+        labeled, validation = self._job.snapshot.labeled, self._job.snapshot.validation
+        by_ordinal = {record.ordinal: record for record in (*labeled, *validation)}
+        for prediction in (*self._validation, *self._predict("select", labeled)):
+            record = by_ordinal[prediction.ordinal]
+            yield Seen(record.id, stored_boxes(prediction, record))
+
+    def look_at(self, records: Sequence[ImageRecord]) -> Iterator[Seen]:
+        """Predictions on some images of the pool, with their heat maps."""
+        by_ordinal = {record.ordinal: record for record in records}
+        for prediction in self._predict("select", records, heat_maps=True):
+            record = by_ordinal[prediction.ordinal]
+            assert prediction.heat_map_HW is not None
+            png = heat_map_png(prediction.heat_map_HW)
+            yield Seen(record.id, stored_boxes(prediction, record), png)
+
+    def weights(self) -> bytes:
+        """The model as a safetensors file, which says by itself what it is."""
+        return dump_model(self._model, self._job.snapshot.class_names)
+
+    def _require_labels(self) -> None:
+        side = self._config.min_image_side
+        count = sum(
+            min(record.width, record.height) >= side and any(map(is_trained_on, record.boxes))
+            for record in self._job.snapshot.labeled
+        )
+        wanted = self._job.min_labeled
+        if count < max(1, wanted):
+            raise CycleFailed(
+                f"{count} labeled images of the pool have a box to train on, {max(1, wanted)} are "
+                "needed (labels may have been deleted since the cycle was ordered; difficult boxes "
+                "do not count): label some more, then start a cycle again"
+            )
+
+    def _dataset(self, records: Sequence[ImageRecord]) -> SnapshotDataset:
+        return SnapshotDataset(
+            self._blobs, records, num_classes=len(self._job.snapshot.class_names)
+        )
+
+    def _predict(
+        self, stage: str, records: Sequence[ImageRecord], *, heat_maps: bool = False
+    ) -> Iterator[Prediction]:
+        with self._explained():
+            predictions = predict(
+                self._model,
+                self._dataset(records),
+                self._config,
+                self._device,
+                heat_maps=heat_maps,
+            )
+            for done, prediction in enumerate(predictions, start=1):
+                self._report(stage, done / len(records), f"image {done}/{len(records)}")
+                yield prediction
+
+    def _report(self, stage: str, share: float, message: str) -> None:
+        start, end = SHARES[stage]
+        self._pipe.report(start + share * (end - start), stage, message)
+
+    @contextmanager
+    def _explained(self) -> Iterator[None]:
+        """Turn the foreseeable failures of training into `CycleFailed`."""
+        try:
+            yield
+        except (TrainingDiverged, PretrainedWeightsMissing) as error:
+            raise CycleFailed(str(error)) from error
+        except ImageUnreadable as error:
+            raise CycleFailed(error.sentence) from error
+        except torch.OutOfMemoryError as error:
+            raise CycleFailed(out_of_memory(self.device_name)) from error
+        except RuntimeError as error:
+            if "DefaultCPUAllocator" not in str(error):
+                raise
+            raise CycleFailed(out_of_memory("the machine")) from error
+
+
+def choose_device(setting: str) -> torch.device:
+    """The device that `MIAOD_DEVICE` means here.
+
+    Raises:
+        CycleFailed: it names a GPU that is not there.
+    """
+    available = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if setting == "auto":
+        return torch.device("cuda:0" if available else "cpu")
+    device = torch.device(setting)
+    if device.type == "cuda" and (device.index or 0) >= available:
+        raise CycleFailed(
+            f"MIAOD_DEVICE is {setting}, but torch finds {available} CUDA devices on the worker's "
+            "machine: check the driver, or set it to cpu"
+        )
+    return device
+
+
+def describe_device(device: torch.device, num_threads: int) -> str:
+    """The device as people know it."""
+    if device.type == "cuda":
+        return f"{device} ({torch.cuda.get_device_name(device)})"
+    return f"cpu ({platform.machine()}, {num_threads} threads)"
+
+
+def ground_truth(record: LabeledRecord) -> metrics.GroundTruth:
+    """An image's annotation as the evaluation wants it, difficult boxes included."""
+    boxes = record.boxes
+    return metrics.GroundTruth(
+        boxes=np.array([corners(box) for box in boxes], dtype=np.float64).reshape(-1, 4),
+        labels=np.array([box["class_id"] for box in boxes], dtype=np.int64),
+        difficult=np.array([box["difficult"] for box in boxes], dtype=np.bool_),
+        num_known_classes=record.num_classes,
+    )
+
+
+def fingerprint(records: Sequence[LabeledRecord]) -> str:
+    """A hash that changes when an image of the set or its annotation does.
+
+    Two figures may be compared only if they were taken on the same set. Neither the images' names
+    nor the order of boxes count.
+    """
+    lines = sorted(
+        json.dumps(
+            [
+                record.sha256,
+                sorted([box["class_id"], *corners(box), box["difficult"]] for box in record.boxes),
+            ]
+        )
+        for record in records
+    )
+    return hashlib.sha256("\n".join(lines).encode()).hexdigest()
+
+
+def corners(box: Json) -> list[float]:
+    """x1, y1, x2, y2."""
+    return [float(box[name]) for name in ("x1", "y1", "x2", "y2")]
+
+
+def stored_boxes(prediction: Prediction, record: ImageRecord) -> list[Json]:
+    """Detections in the store's form: hundredths of a pixel, within the image, never empty."""
+    found = prediction.detections
+    limits = np.array([record.width, record.height, record.width, record.height])
+    boxes = np.clip(found["boxes"].numpy().astype(np.float64), 0, limits).round(2)
+    return [
+        {"class_id": label, "score": round(score, 4), "x1": x1, "y1": y1, "x2": x2, "y2": y2}
+        for label, score, (x1, y1, x2, y2) in zip(
+            found["labels"].tolist(), found["scores"].tolist(), boxes.tolist(), strict=True
+        )
+        # NaN, too, compares as not greater.
+        if x2 > x1 and y2 > y1
+    ]
+
+
+def heat_map_png(map_HW: Tensor) -> bytes:
+    """A heat map as an 8-bit grey PNG, white where the image's uncertainty is greatest."""
+    values = map_HW.nan_to_num()
+    highest = max(float(values.max()), 1e-12)
+    grey = (values / highest * 255).round().to(torch.uint8).numpy()
+    file = io.BytesIO()
+    Image.fromarray(grey).save(file, "PNG")
+    return file.getvalue()

@@ -1,0 +1,123 @@
+"""A trained model as one safetensors file, and back; and a new model that starts from an old one.
+
+The format holds tensors and text and runs no code on loading.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import safetensors
+import safetensors.torch
+import torch
+from torch import Tensor
+
+from worker.miaod.config import from_dict
+from worker.miaod.model import MiaodRetinaNet, build_model
+
+FORMAT = "miaod-retinanet-1"
+METADATA_KEY = "miaod"
+
+
+class UnknownModelFile(Exception):
+    """The file is not one of ours, or of another version; the message says which."""
+
+
+@dataclass(frozen=True)
+class LoadedModel:
+    """A model with the names of its classes; its configuration is `model.config`."""
+
+    model: MiaodRetinaNet
+    class_names: tuple[str, ...]
+
+
+def dump_model(model: MiaodRetinaNet, class_names: Sequence[str]) -> bytes:
+    """The model's weights, with its configuration and classes in the metadata."""
+    weights = {
+        name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()
+    }
+    about = {
+        "format": FORMAT,
+        "classes": list(class_names),
+        "training": model.config.to_dict(),
+    }
+    # Under one key: the library writes several in random order, and then the same model would not
+    # give the same file.
+    return safetensors.torch.save(weights, {METADATA_KEY: json.dumps(about)})
+
+
+def load_model(path: Path) -> LoadedModel:
+    """A model from a file with the content of `dump_model`, on the CPU.
+
+    Raises:
+        UnknownModelFile: something else is in the file.
+    """
+    try:
+        with safetensors.safe_open(path, framework="pt") as file:
+            about = json.loads((file.metadata() or {}).get(METADATA_KEY, "{}"))
+            weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except safetensors.SafetensorError as error:
+        raise UnknownModelFile(f"{path} is not a safetensors file: {error}") from error
+    if about.get("format") != FORMAT:
+        raise UnknownModelFile(
+            f"{path} has format {about.get('format')!r}: this version reads {FORMAT!r}"
+        )
+    config = from_dict(about["training"])
+    class_names = tuple(about["classes"])
+    # The weights replace everything that building draws, so the pretrained ones need not be there.
+    blank = dataclasses.replace(config, pretrained=False)
+    model = build_model(blank, len(class_names), weights_dir=None, seed=0)
+    model.config = config
+    model.load_state_dict(weights)
+    return LoadedModel(model, class_names)
+
+
+@torch.no_grad()
+def warm_start(
+    model: MiaodRetinaNet,
+    class_names: Sequence[str],
+    previous: Mapping[str, Tensor],
+    previous_class_names: Sequence[str],
+) -> None:
+    """Start a new model from an earlier one's weights, class by class.
+
+    A class that both know keeps its rows of the classifiers; a new class keeps those it was built
+    with.
+
+    Args:
+        model: of the same shape but for the number of classes; changed in place.
+        class_names: its classes.
+        previous: the earlier model's `state_dict`.
+        previous_class_names: the earlier model's classes.
+
+    Raises:
+        ValueError: a weight's shape differs by more than its classes: the networks differ.
+    """
+    known = [name for name in class_names if name in previous_class_names]
+    to_rows = [list(class_names).index(name) for name in known]
+    from_rows = [list(previous_class_names).index(name) for name in known]
+    anchors = model.num_base_anchors
+    per_class = {
+        f"towers.{tower}.output.{kind}"
+        for tower in ("f1", "f2", "mil")
+        for kind in ("weight", "bias")
+    }
+    for name, weight in model.state_dict().items():
+        old = previous.get(name)
+        same = old is not None and old.shape[1:] == weight.shape[1:]
+        if old is None or not same or (name not in per_class and old.shape != weight.shape):
+            raise ValueError(
+                f"weight {name} is {None if old is None else tuple(old.shape)} in the earlier "
+                f"model and {tuple(weight.shape)} in this one: a warm start needs the same network"
+            )
+        if name in per_class:
+            # A channel per anchor and class, the class running fastest.
+            shape = weight.shape[1:]
+            rows, old_rows = weight.view(anchors, -1, *shape), old.reshape(anchors, -1, *shape)
+            rows[:, to_rows] = old_rows[:, from_rows].to(rows.device)
+        else:
+            weight.copy_(old)

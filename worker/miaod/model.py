@@ -1,0 +1,255 @@
+"""The network: backbone, feature pyramid, four towers; and which of them each stage trains.
+
+Shape suffixes: B images, C channels or classes, H and W rows and columns, A anchors, K columns per
+anchor.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from worker.miaod.anchors import feature_sizes, level_anchors
+from worker.miaod.backbones import Backbone, build_backbone
+from worker.miaod.config import TrainingConfig
+from worker.miaod.head_outputs import HeadOutputs, flatten_map
+
+TOWERS = ("f1", "f2", "mil", "box")
+"""The two adversarial classifiers, the image-level tower, the box tower."""
+
+PAD_MULTIPLE = 32
+"""Batches are padded to a multiple of this, the stride of C5."""
+
+NORM_GROUPS = 8
+"""Groups of a group normalisation, fewer where the channels do not divide by it."""
+
+PRIOR = 0.01
+"""Probability that the classifiers give everything at the start: most anchors are background."""
+
+
+class FeaturePyramid(nn.Module):
+    """C3..C5 to P3..P5 by lateral and smoothing convolutions, then halvings of C5 for P6 and up."""
+
+    def __init__(
+        self, inputs: Sequence[int], channels: int, num_levels: int, *, group_norm: bool
+    ) -> None:
+        """Make the convolutions for C3..C5 with `inputs` channels."""
+        super().__init__()
+        self.lateral = nn.ModuleList(nn.Conv2d(c, channels, 1) for c in inputs)
+        self.smooth = nn.ModuleList(nn.Conv2d(channels, channels, 3, padding=1) for _ in inputs)
+        extra = num_levels - len(inputs)
+        self.extra = nn.ModuleList(
+            nn.Conv2d(inputs[-1] if level == 0 else channels, channels, 3, stride=2, padding=1)
+            for level in range(extra)
+        )
+        self.norms = nn.ModuleList(_norm(channels, group_norm) for _ in range(num_levels))
+
+    def forward(self, features: Sequence[Tensor]) -> list[Tensor]:
+        """The levels, finest first."""
+        merged = [lateral(c) for lateral, c in zip(self.lateral, features, strict=True)]
+        for level in range(len(merged) - 1, 0, -1):
+            size = merged[level - 1].shape[2:]
+            merged[level - 1] = merged[level - 1] + F.interpolate(merged[level], size=size)
+        levels = [smooth(p) for smooth, p in zip(self.smooth, merged, strict=True)]
+        # As in the reference: from C5, not P5, and without a ReLU in between.
+        coarse = features[-1]
+        for conv in self.extra:
+            coarse = conv(coarse)
+            levels.append(coarse)
+        return [norm(level) for norm, level in zip(self.norms, levels, strict=True)]
+
+
+class Tower(nn.Module):
+    """Convolutions with ReLU and one output convolution, the same on every level."""
+
+    def __init__(
+        self, inputs: int, channels: int, depth: int, outputs: int, *, group_norm: bool = False
+    ) -> None:
+        """Make `depth` convolutions of `channels` and one of `outputs`."""
+        super().__init__()
+        widths = [inputs] + [channels] * depth
+        self.convs = nn.ModuleList(
+            nn.Conv2d(before, after, 3, padding=1)
+            for before, after in zip(widths[:-1], widths[1:], strict=True)
+        )
+        self.norms = nn.ModuleList(_norm(channels, group_norm) for _ in range(depth))
+        self.output = nn.Conv2d(widths[-1], outputs, 3, padding=1)
+
+    def forward(self, level_BCHW: Tensor) -> Tensor:
+        """The output map, same rows and columns."""
+        x = level_BCHW
+        for conv, norm in zip(self.convs, self.norms, strict=True):
+            x = F.relu(norm(conv(x)), inplace=True)
+        y: Tensor = self.output(x)
+        return y
+
+
+class MiaodRetinaNet(nn.Module):
+    """RetinaNet with two adversarial classifiers and an image-level tower.
+
+    Attributes:
+        num_classes: C, background not counted.
+        mil_columns: columns of the image-level tower. With one class it has a second one for
+            background, without which its softmax is constant and nothing is learned (the
+            reference's failure with one class).
+        strides: pixels between cells, per level.
+    """
+
+    def __init__(self, config: TrainingConfig, num_classes: int, backbone: Backbone) -> None:
+        """Put the parts together; their weights are drawn by `build_model`."""
+        super().__init__()
+        if num_classes < 1:
+            raise ValueError(f"num_classes is {num_classes}: a detector needs at least one class")
+        if config.frozen_stages > len(backbone.stages):
+            raise ValueError(
+                f"frozen_stages is {config.frozen_stages}: {config.backbone} has "
+                f"{len(backbone.stages)} stages"
+            )
+        self.config = config
+        self.num_classes = num_classes
+        self.mil_columns = 2 if num_classes == 1 else num_classes
+        self.strides = tuple(8 * 2**level for level in range(config.num_levels))
+        self.num_base_anchors = config.scales_per_octave * len(config.aspect_ratios)
+        self.backbone = backbone
+        self.pyramid = FeaturePyramid(
+            backbone.channels, config.fpn_channels, config.num_levels, group_norm=config.group_norm
+        )
+        columns = {"f1": num_classes, "f2": num_classes, "mil": self.mil_columns, "box": 4}
+        self.towers = nn.ModuleDict(
+            {
+                name: Tower(
+                    config.fpn_channels,
+                    config.head_channels,
+                    config.head_depth,
+                    self.num_base_anchors * columns[name],
+                    group_norm=config.group_norm,
+                )
+                for name in TOWERS
+            }
+        )
+        self.columns = columns
+        self._anchors: dict[tuple[tuple[int, int], torch.device], list[Tensor]] = {}
+        self.train_only(())
+
+    def forward(self, images_BCHW: Tensor, towers: Sequence[str] = TOWERS) -> HeadOutputs:
+        """What the towers say.
+
+        Args:
+            images_BCHW: normalised float images, sides multiples of `PAD_MULTIPLE`.
+            towers: those to run. "f1" always runs; without "f2" its place is taken by f1, since
+                detection, which reads f1 alone, need not pay for both.
+        """
+        levels = self.pyramid(self.backbone(images_BCHW))
+
+        def run(name: str) -> tuple[Tensor, ...] | None:
+            if name not in towers:
+                return None
+            tower = self.towers[name]
+            return tuple(flatten_map(tower(level), self.columns[name]) for level in levels)
+
+        f1, f2 = run("f1"), run("f2")
+        assert f1 is not None, "every use of the network reads the first classifier"
+        return HeadOutputs(f1=f1, f2=f1 if f2 is None else f2, mil=run("mil"), deltas=run("box"))
+
+    def anchors_for(self, image_hw: tuple[int, int]) -> list[Tensor]:
+        """Anchors (A, 4) of every level for batches of that padded size, on the model's device."""
+        device = next(self.parameters()).device
+        key = (image_hw, device)
+        if key not in self._anchors:
+            # Pictures come in a few sizes only, but a zoomed pool could bring hundreds.
+            if len(self._anchors) >= 64:
+                self._anchors.clear()
+            self._anchors[key] = level_anchors(
+                self.level_sizes(image_hw),
+                self.strides,
+                self.config.octave_scale,
+                self.config.scales_per_octave,
+                self.config.aspect_ratios,
+                device=device,
+            )
+        return self._anchors[key]
+
+    def level_sizes(self, image_hw: tuple[int, int]) -> list[tuple[int, int]]:
+        """Rows and columns of each level for batches of that padded size."""
+        return feature_sizes(image_hw, self.strides)
+
+    def parts(self) -> dict[str, nn.Module]:
+        """The modules that stages freeze, by name: `backbone`, `pyramid` and the towers."""
+        towers = {name: self.towers[name] for name in TOWERS}
+        return {"backbone": self.backbone, "pyramid": self.pyramid, **towers}
+
+    def train_only(self, parts: Sequence[str]) -> None:
+        """Let only the named `parts` train; the backbone's frozen stages never do.
+
+        Gradients of all parameters are dropped, so that what is frozen now cannot move by a
+        gradient from before.
+        """
+        for name, part in self.parts().items():
+            part.requires_grad_(name in parts)
+        for stage in list(self.backbone.stages)[: self.config.frozen_stages]:
+            stage.requires_grad_(False)
+        self.zero_grad(set_to_none=True)
+
+
+def build_model(
+    config: TrainingConfig, num_classes: int, *, weights_dir: Path | None, seed: int
+) -> MiaodRetinaNet:
+    """A new model on the CPU, in training mode, a pure function of its arguments.
+
+    Args:
+        config: its model fields are read.
+        num_classes: C.
+        weights_dir: folder with torchvision's weight files, for the ResNets.
+        seed: of every weight that is drawn.
+
+    Raises:
+        PretrainedWeightsMissing: the backbone's ImageNet weights are not there.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    backbone = build_backbone(
+        config.backbone, pretrained=config.pretrained, weights_dir=weights_dir, generator=generator
+    )
+    model = MiaodRetinaNet(config, num_classes, backbone)
+    initialise(model, generator)
+    # Channels last is the layout that convolutions want on CPU and GPU alike: twice the speed.
+    return model.to(memory_format=torch.channels_last).train()
+
+
+def initialise(model: MiaodRetinaNet, generator: torch.Generator) -> None:
+    """Draw the weights of pyramid and towers as the reference does; biases start at 0.
+
+    The classifiers' output biases start where they give everything the probability `PRIOR`. The
+    hidden convolutions of the image-level tower keep their library's default in the reference,
+    Kaiming normal; all else in the towers is N(0, 0.01).
+    """
+    for module in (*model.pyramid.modules(), *model.towers.modules()):
+        if isinstance(module, nn.Conv2d):
+            assert module.bias is not None
+            nn.init.zeros_(module.bias)
+    for module in model.pyramid.modules():
+        if isinstance(module, nn.Conv2d):
+            nn.init.xavier_uniform_(module.weight, generator=generator)
+    for name in TOWERS:
+        tower = model.towers[name]
+        assert isinstance(tower, Tower)
+        for conv in tower.convs:
+            assert isinstance(conv, nn.Conv2d)
+            if name == "mil":
+                nn.init.kaiming_normal_(
+                    conv.weight, mode="fan_out", nonlinearity="relu", generator=generator
+                )
+            else:
+                nn.init.normal_(conv.weight, std=0.01, generator=generator)
+        nn.init.normal_(tower.output.weight, std=0.01, generator=generator)
+        if name != "box":
+            assert tower.output.bias is not None
+            nn.init.constant_(tower.output.bias, -math.log((1 - PRIOR) / PRIOR))
+
+
+def _norm(channels: int, group_norm: bool) -> nn.Module:
+    return nn.GroupNorm(math.gcd(NORM_GROUPS, channels), channels) if group_norm else nn.Identity()

@@ -1,0 +1,97 @@
+"""How uncertain the detector is about an anchor, and so about an image.
+
+Two classifiers that learned the same labels, one after the other pulled apart and together on the
+unlabeled images, differ where the labels do not say enough.
+
+Shape suffixes: B images, A anchors (of a level or of all), C classes, H and W pixels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+
+def anchor_discrepancy(f1_logits_BAC: Tensor, f2_logits_BAC: Tensor) -> Tensor:
+    """Squared difference of the classifiers' probabilities, a mean over classes.
+
+    Not the weighted absolute difference that training pulls at: the reference scores without the
+    MIL tower, which need not run here.
+
+    Returns:
+        (B, A) float32 in [0, 1].
+
+    Raises:
+        ValueError: the classifiers differ in shape.
+    """
+    if f1_logits_BAC.shape != f2_logits_BAC.shape:
+        raise ValueError(
+            f"classifier outputs of shape {tuple(f1_logits_BAC.shape)} and "
+            f"{tuple(f2_logits_BAC.shape)}: both must be (B, A, C)"
+        )
+    difference = f1_logits_BAC.float().sigmoid() - f2_logits_BAC.float().sigmoid()
+    return difference.square().mean(dim=2)
+
+
+def image_uncertainty(discrepancy_BA: Tensor, k: int, valid_BA: Tensor | None = None) -> Tensor:
+    """Mean of an image's k largest anchor discrepancies.
+
+    Args:
+        discrepancy_BA: of the anchors of all levels.
+        k: anchors to average; more than the image has means all.
+        valid_BA: False for anchors that only even out the batch, so that an image's figure does not
+            depend on its neighbours. None: all count.
+
+    Returns:
+        (B,) >= 0; higher is labeled first. NaN where an anchor's discrepancy is NaN.
+
+    Raises:
+        ValueError: k is below 1.
+    """
+    if k < 1:
+        raise ValueError(f"k is {k}: the mean needs at least 1 anchor")
+    num_anchors = discrepancy_BA.shape[1]
+    if valid_BA is None:
+        return discrepancy_BA.topk(min(k, num_anchors), dim=1).values.mean(dim=1)
+    largest = discrepancy_BA.masked_fill(~valid_BA, 0.0).topk(min(k, num_anchors), dim=1).values
+    # Masked anchors are 0 and sort last: they add nothing to the sum, only the count must not
+    # include them.
+    return largest.sum(dim=1) / valid_BA.sum(dim=1).clamp(max=k)
+
+
+def heat_map(
+    discrepancy_levels: Sequence[Tensor],
+    sizes: Sequence[tuple[int, int]],
+    strides: Sequence[int],
+    image_hw: tuple[int, int],
+) -> Tensor:
+    """Where in the picture the uncertainty sits.
+
+    Each cell shows the largest discrepancy of its anchors, at the pixel where they are centred
+    (column * stride, row * stride). Between cells it is interpolated, past the last one it stays.
+    A pixel shows the largest value of all levels.
+
+    Args:
+        discrepancy_levels: per level (A,), of one image.
+        sizes: rows and columns of each level's map.
+        strides: pixels between cells, per level.
+        image_hw: height and width of the image in the network's pixels, without padding.
+
+    Returns:
+        (H, W) float32 in [0, 1], in the units of `anchor_discrepancy`.
+    """
+    height, width = image_hw
+    levels = []
+    for discrepancy_A, (rows, columns), stride in zip(
+        discrepancy_levels, sizes, strides, strict=True
+    ):
+        cells = discrepancy_A.float().reshape(1, 1, rows, columns, -1).amax(dim=-1)
+        span = ((rows - 1) * stride + 1, (columns - 1) * stride + 1)
+        pixels = functional.interpolate(cells, size=span, mode="bilinear", align_corners=True)
+        below, right = max(0, height - span[0]), max(0, width - span[1])
+        pixels = functional.pad(pixels, (0, right, 0, below), mode="replicate")
+        levels.append(pixels[0, 0, :height, :width])
+    return torch.stack(levels).amax(dim=0)

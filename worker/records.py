@@ -1,0 +1,168 @@
+"""What a cycle's process reads from the store and writes to it, each in its own short transaction.
+
+Between two calls no session is open, however long the training takes.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from itertools import islice
+from typing import Any, TypeVar
+
+from sqlalchemy import Engine
+from sqlalchemy.orm import Session
+
+from server.store import queue, writeback
+from server.store.blobs import BlobStore
+from server.store.database import session_factory
+from server.store.models import Cycle, Json
+from server.store.pool import ImageRecord, Snapshot, take_snapshot
+from server.store.queue import Lease
+from server.store.writeback import ArtifactRecord, ModelRecord
+from worker.outage import patiently, transaction
+
+T = TypeVar("T")
+
+# A database away for longer costs the attempt: the supervisor starts the cycle again later.
+OUTAGE_SECONDS = 300.0
+PREDICTIONS_AT_ONCE = 200
+MIN_RESERVE = 8
+
+
+@dataclass(frozen=True)
+class Job:
+    """What was ordered (see `models.Cycle`), and the project as it was when the cycle started."""
+
+    number: int
+    kind: str
+    budget: int
+    strategy: Json
+    training: Json
+    seed: int
+    min_labeled: int
+    snapshot: Snapshot
+
+
+class CycleRecords:
+    """The store as one cycle uses it; every write is under the cycle's lease."""
+
+    def __init__(self, engine: Engine, blobs: BlobStore, lease: Lease) -> None:
+        """Prepare; nothing is read yet."""
+        self._engine = engine
+        self._sessions = session_factory(engine)
+        self._blobs = blobs
+        self._lease = lease
+        self._artifacts: list[ArtifactRecord] = []
+
+    def take_job(self) -> Job:
+        """Read the order and the snapshot, and note the snapshot's counts in the cycle's row.
+
+        Raises:
+            LeaseLost: the cycle is no longer ours.
+        """
+
+        def read(session: Session) -> Job:
+            cycle = session.get_one(Cycle, self._lease.job_id)
+            return Job(
+                number=cycle.number,
+                kind=cycle.kind,
+                budget=cycle.budget,
+                strategy=cycle.strategy,
+                training=cycle.training,
+                seed=cycle.seed,
+                min_labeled=cycle.min_labeled,
+                snapshot=take_snapshot(session, cycle.project_id),
+            )
+
+        readers = session_factory(self._engine, read_only=True)
+        job = _patiently(lambda: transaction(readers, read))
+        counts = job.snapshot.counts()
+        self._do(lambda session: queue.record(session, self._lease, snapshot=counts))
+        # Hours may pass before the next transaction; no connection is kept for them.
+        self._engine.dispose()
+        return job
+
+    def write_ranking(
+        self,
+        images: Sequence[ImageRecord],
+        order: Iterable[int],
+        uncertainty: Sequence[float | None] | None = None,
+    ) -> None:
+        """Write every image's rank, unseen until `publish`.
+
+        Args:
+            images: the pool.
+            order: their positions, the one to select first at the front.
+            uncertainty: by the same positions; None: unknown for all.
+        """
+        rows = [
+            (images[place].id, rank, None if uncertainty is None else uncertainty[place])
+            for rank, place in enumerate(order, start=1)
+        ]
+        _patiently(lambda: writeback.write_scores(self._sessions, self._lease, rows))
+
+    def candidates(self, budget: int) -> list[ImageRecord]:
+        """Those likely to be selected, in order of ordinal: the budget and some to replace them.
+
+        An image may be labeled or drawn for validation before `publish`; whoever moves up should
+        have predictions and a heat map too.
+        """
+        limit = budget + max(MIN_RESERVE, budget // 4)
+        found = self._do(lambda session: writeback.candidates(session, self._lease, limit))
+        return sorted(found, key=lambda record: record.ordinal)
+
+    def write_predictions(self, rows: Iterable[tuple[str, list[Json]]]) -> None:
+        """Write detections by image id, unseen until `publish`; `rows` may come slowly."""
+        remaining = iter(rows)
+        while part := list(islice(remaining, PREDICTIONS_AT_ONCE)):
+            write = partial(writeback.write_predictions, self._sessions, self._lease, part)
+            _patiently(write)
+
+    def put_blob(self, data: bytes) -> str:
+        """Store some bytes; gives their name."""
+        return self._blobs.put_bytes(data).sha256
+
+    def add_artifact(
+        self, name: str, chunks: Iterable[bytes], media_type: str = "application/octet-stream"
+    ) -> ArtifactRecord:
+        """Store a file of the cycle; `publish` shows it."""
+        blob = self._blobs.put_stream(chunks)
+        artifact = ArtifactRecord(name, blob.sha256, blob.num_bytes, media_type)
+        self._artifacts.append(artifact)
+        return artifact
+
+    def add_json(self, name: str, value: Any) -> None:
+        """Store a JSON file of the cycle."""
+        text = json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+        self.add_artifact(name, [text.encode()], "application/json")
+
+    def publish(
+        self,
+        *,
+        message: str,
+        metrics: Json | None = None,
+        model: ModelRecord | None = None,
+        heatmaps: Mapping[str, str] | None = None,
+    ) -> int:
+        """End the cycle as succeeded and show all of it at once; how many images it selected."""
+        return self._do(
+            lambda session: writeback.publish(
+                session,
+                self._lease,
+                heatmaps=heatmaps or {},
+                artifacts=self._artifacts,
+                model=model,
+                metrics=metrics,
+                message=message,
+            )
+        )
+
+    def _do(self, work: Callable[[Session], T]) -> T:
+        return _patiently(lambda: transaction(self._sessions, work))
+
+
+def _patiently(work: Callable[[], T]) -> T:
+    return patiently(work, timeout_seconds=OUTAGE_SECONDS)
