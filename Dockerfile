@@ -41,7 +41,7 @@ COPY --from=worker-venv /opt/venv /opt/venv
 COPY worker worker
 # Cuts its training short and gives its lease back on SIGTERM.
 STOPSIGNAL SIGTERM
-HEALTHCHECK --interval=15s --timeout=10s --start-period=60s CMD ["python", "-m", "worker", "check"]
+HEALTHCHECK --interval=30s --timeout=10s --start-period=60s CMD ["python", "-m", "worker", "check"]
 CMD ["python", "-m", "worker"]
 
 FROM app AS server

@@ -25,7 +25,7 @@ from typing import Any, Literal
 from miaod_client import Client, Cycle, ImageFile, MiaodError, UploadedFile
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
-from rich.table import Table
+from rich.table import Column, Table
 
 from examples.local_service import LocalService, free_port
 from examples.voc_folder import VocFolder
@@ -62,7 +62,9 @@ DRAWN_VALIDATION = 80
 DRAWN_SIZE = (256, 192)
 # The drawn pictures are small, so that the demo takes minutes; a folder of photographs keeps the
 # preset's own image size.
-DRAWN_PLAN = Plan(trained_cycles=3, budget=30, seed=0, training={"preset": "cpu", "image_long_side": 256, "label_min_steps": 2, "label_max_steps": 2, "adversarial_min_steps": 1, "adversarial_max_steps": 1})
+DRAWN_PLAN = Plan(
+    trained_cycles=3, budget=30, seed=0, training={"preset": "cpu", "image_long_side": 256}
+)
 FOLDER_PLAN = Plan(trained_cycles=3, budget=40, seed=0, training={"preset": "cpu"})
 
 
@@ -203,12 +205,15 @@ def _draw_learning_curve(results: list[CycleResult], path: Path) -> None:
 
 
 def _progress_bar() -> Progress:
+    # The text comes last and gives way, so that a long one cannot push the figures off the line.
+    one_line = Column(ratio=1, no_wrap=True, overflow="ellipsis")
     return Progress(
-        TextColumn("{task.description}"),
-        BarColumn(bar_width=24),
+        BarColumn(bar_width=16),
         TextColumn("{task.percentage:>3.0f} %"),
         TimeElapsedColumn(),
+        TextColumn("{task.description}", table_column=one_line),
         console=console,
+        expand=True,
     )
 
 

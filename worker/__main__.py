@@ -1,4 +1,7 @@
-"""`python -m worker`: run cycles until SIGTERM or Ctrl-C."""
+"""`python -m worker` runs cycles until SIGTERM or Ctrl-C; `python -m worker check` is its health.
+
+The check exits with 0 if a worker on this host showed itself within the last minute, else with 1.
+"""
 
 from __future__ import annotations
 
@@ -9,11 +12,12 @@ from collections.abc import Sequence
 import stamina
 import structlog
 from pydantic import ValidationError
-from sqlalchemy.exc import OperationalError
+from sqlalchemy.exc import OperationalError, SQLAlchemyError
 
 from server.store.database import WrongRevision, check_revision, make_engine, session_factory
 from worker.logs import configure_logging
 from worker.loop import CYCLE_COMMAND, Supervisor
+from worker.presence import is_seen
 from worker.settings import WorkerSettings
 
 log = structlog.get_logger("worker")
@@ -56,5 +60,28 @@ def main(command: Sequence[str] = CYCLE_COMMAND) -> int:
     return 0
 
 
+def check() -> int:
+    """Tell this host's worker's health.
+
+    Returns:
+        The exit status: 0 if one showed itself within the last minute, else 1.
+    """
+    configure_logging()
+    engine = make_engine(WorkerSettings().resolved_database_url)
+    try:
+        with session_factory(engine, read_only=True)() as session:
+            healthy = is_seen(session)
+    except SQLAlchemyError as error:
+        log.error("the database cannot be asked", action="no_database", error=str(error))
+        return 1
+    if not healthy:
+        log.error("no worker on this host was seen in the last minute", action="worker_not_seen")
+    return 0 if healthy else 1
+
+
 if __name__ == "__main__":
+    if sys.argv[1:] == ["check"]:
+        sys.exit(check())
+    if sys.argv[1:]:
+        sys.exit(f"python -m worker takes no argument but `check`, not {' '.join(sys.argv[1:])!r}")
     sys.exit(main())

@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Callable
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-from sqlalchemy import delete, update
+from sqlalchemy import delete, select, update
 from sqlalchemy.orm import Session
 
+from server import __version__
 from server.store.database import now_seconds
 from server.store.ids import new_id
 from server.store.models import Worker
 
 # Rows of workers unseen for so long are cleared away when another one starts.
 FORGET_AFTER_SECONDS = 24 * 3600.0
+
+# A worker shows itself every few seconds; the rest is patience with a slow database.
+HEALTHY_SECONDS = 60.0
 
 
 class Presence:
@@ -41,15 +44,19 @@ class Presence:
             update(Worker).where(Worker.id == self.worker_id).values(values).returning(Worker.id)
         )
         if known.one_or_none() is None:
-            row = Worker(id=self.worker_id, name=self.name, version=_own_version(), **values)
+            row = Worker(id=self.worker_id, name=self.name, version=__version__, **values)
             session.add(row)
 
 
-def _own_version() -> str:
-    try:
-        return version("miaod-service")
-    except PackageNotFoundError:  # run from a bare checkout
-        return "unknown"
+def is_seen(session: Session) -> bool:
+    """Whether a worker on this host has shown itself lately: its health."""
+    found = session.scalar(
+        select(Worker.id).where(
+            Worker.name == socket.gethostname(),
+            Worker.last_seen >= now_seconds() - HEALTHY_SECONDS,
+        )
+    )
+    return found is not None
 
 
 def device_guess(setting: str, exists: Callable[[Path], bool] = Path.exists) -> str:

@@ -117,7 +117,7 @@ class ImportJob:
                 self._begin(dataset)
             remaining = [item for item in dataset.items if item.name > self._counts["through"]]
             for chunk in self._prepared_chunks(dataset, remaining, move=is_ours):
-                self._write(chunk, dataset)
+                self._write(chunk)
         with self._sessions.begin() as session:
             queue.finish(session, self._lease, message=self._summary(dataset))
         log.info(
@@ -242,7 +242,7 @@ class ImportJob:
         except (PictureRefused, FileNotFoundError):
             return image.id, Picture(image.width, image.height, image.media_type)
 
-    def _write(self, chunk: Sequence[_Prepared], dataset: Dataset) -> None:
+    def _write(self, chunk: Sequence[_Prepared]) -> None:
         counts = dict(self._counts)
         try:
             with self._sessions.begin() as session:

@@ -257,6 +257,7 @@ def loss_config(config: TrainingConfig) -> LossConfig:
     """What the losses read of the configuration."""
     return LossConfig(
         lambda_discrepancy=config.lambda_discrepancy,
+        average_discrepancy=config.average_discrepancy,
         focal_alpha=config.focal_alpha,
         focal_gamma=config.focal_gamma,
         mil_attention="paper" if config.mil_attention == "paper" else "reference",

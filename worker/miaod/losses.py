@@ -50,6 +50,10 @@ class LossConfig:
 
     Attributes:
         lambda_discrepancy: weight of the discrepancy. The paper finds 0.2 to 2 alike.
+        average_discrepancy: average the discrepancy over images and levels and sum it over classes,
+            so that it lies in [0, 1] whatever the batch. The reference sums it over images and
+            levels and averages over classes: 2 images and 20 classes give it a bound of 0.5, but 8
+            images and 3 classes one of 13, which tears the classifiers apart.
         focal_alpha: weight of a positive in the focal loss; a negative weighs 1 - alpha.
         focal_gamma: how far a decided anchor is faded out.
         mil_attention: "reference" weighs anchors by a softmax of probabilities, which is nearly
@@ -66,7 +70,8 @@ class LossConfig:
         require_positive_iou: see `targets.assign`, which it is for.
     """
 
-    lambda_discrepancy: float = 0.5
+    lambda_discrepancy: float = 0.25
+    average_discrepancy: bool = True
     focal_alpha: float = 0.25
     focal_gamma: float = 2.0
     mil_attention: Literal["reference", "paper"] = "reference"
@@ -79,6 +84,8 @@ class LossConfig:
 
 
 PARITY = LossConfig(
+    lambda_discrepancy=0.5,
+    average_discrepancy=False,
     pseudo_label_gate="batch",
     skip_empty_images=False,
     keep_zero_terms=True,
@@ -278,15 +285,19 @@ def discrepancy_losses(
 ) -> Tensor:
     """Weighted difference (L,) of the classifiers' probabilities, or of its complement to 1.
 
-    A mean over classes, but a sum over anchors and over images, as in the reference: the weights of
-    an image's level sum to 1, so that one image adds at most lambda / C per level.
+    The weights of an image's level sum to 1 over its anchors and classes, so that the sum over them
+    lies in [0, 1]; what is then made of images, levels and classes: `config.average_discrepancy`.
     """
+    if config.average_discrepancy:
+        divisor = outputs.num_images * len(outputs.f1)
+    else:
+        divisor = outputs.num_classes
     per_level = []
     for f1, f2, weight in zip(outputs.f1, outputs.f2, weights, strict=True):
         difference = (f1.sigmoid() - f2.sigmoid()).abs()
         if complement:
             difference = 1 - difference
-        per_level.append((difference * weight.detach()).sum() / outputs.num_classes)
+        per_level.append((difference * weight.detach()).sum() / divisor)
     return config.lambda_discrepancy * torch.stack(per_level)
 
 

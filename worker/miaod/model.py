@@ -252,4 +252,7 @@ def initialise(model: MiaodRetinaNet, generator: torch.Generator) -> None:
 
 
 def _norm(channels: int, group_norm: bool) -> nn.Module:
-    return nn.GroupNorm(math.gcd(NORM_GROUPS, channels), channels) if group_norm else nn.Identity()
+    if not group_norm:
+        return nn.Identity()
+    # Two channels per group at least: one channel of a level with one cell has no variance.
+    return nn.GroupNorm(max(math.gcd(2 * NORM_GROUPS, channels) // 2, 1), channels)

@@ -43,8 +43,12 @@ def test_another_file_is_refused_by_name(tmp_path: Path) -> None:
     path.write_bytes(b"a picture of a cat")
     with pytest.raises(UnknownModelFile, match="is not a safetensors file"):
         load_model(path)
-    path.write_bytes(safetensors.torch.save({"w": torch.zeros(1)}, {"format": "miaod-9"}))
-    with pytest.raises(UnknownModelFile, match="has format 'miaod-9'"):
+    later = dump_model(built(1, seed=0), ["car"]).replace(b"retinanet-1", b"retinanet-9")
+    path.write_bytes(later)
+    with pytest.raises(UnknownModelFile, match="has format 'miaod-retinanet-9'"):
+        load_model(path)
+    path.write_bytes(safetensors.torch.save({"w": torch.zeros(1)}))
+    with pytest.raises(UnknownModelFile, match="has format None"):
         load_model(path)
 
 
@@ -68,8 +72,8 @@ def test_a_warm_start_copies_the_rows_of_the_classes_that_both_know(
                     after[..., new_names.index(name)], before[..., old_names.index(name)]
                 )
     weight = "towers.f1.output.weight"
-    rows = model.state_dict()[weight].unflatten(0, (9, -1))  # type: ignore[no-untyped-call]
-    fresh_rows = fresh[weight].unflatten(0, (9, -1))  # type: ignore[no-untyped-call]
+    rows = model.state_dict()[weight].unflatten(0, (9, -1))
+    fresh_rows = fresh[weight].unflatten(0, (9, -1))
     for index, name in enumerate(new_names):
         assert torch.equal(rows[:, index], fresh_rows[:, index]) == (name not in old_names)
 

@@ -182,14 +182,17 @@ def test_the_papers_attention_looks_at_the_few_confident_anchors_and_the_codes_h
     assert shares["paper"] > 0.98
 
 
-def test_the_discrepancy_and_its_complement_add_up_to_the_weights() -> None:
+@pytest.mark.parametrize(("config", "expected"), [(OURS, 0.25 / 2), (PARITY, 0.5 * 2 / 3)])
+def test_the_discrepancy_and_its_complement_add_up_to_the_weights(
+    config: LossConfig, expected: float
+) -> None:
+    """On two images, three classes, two levels: ours averages the images and levels."""
     outputs = make_outputs()
-    weights = losses.instance_weights(outputs, OURS)
+    weights = losses.instance_weights(outputs, config)
     both = sum(
-        losses.discrepancy_losses(outputs, weights, OURS, complement=complement)
+        losses.discrepancy_losses(outputs, weights, config, complement=complement)
         for complement in (False, True)
     )
-    expected = OURS.lambda_discrepancy * 2 / 3
     torch.testing.assert_close(both, torch.full((2,), expected))
 
 
