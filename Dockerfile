@@ -5,6 +5,7 @@
 #
 # TORCH_INDEX_URL: install torch and torchvision (the versions of locks/torch.txt) from another package
 # index, such as PyTorch's own CPU index for a much smaller image, instead of the locked CUDA build.
+# PRELOAD_WEIGHTS: backbones whose ImageNet weights the worker image carries, as "resnet50".
 
 FROM python:3.11-slim AS base
 ENV PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1 PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1
@@ -39,6 +40,11 @@ USER miaod
 FROM app AS worker
 COPY --from=worker-venv /opt/venv /opt/venv
 COPY worker worker
+ARG PRELOAD_WEIGHTS=""
+ENV MIAOD_WEIGHTS_DIR=${PRELOAD_WEIGHTS:+/opt/weights}
+USER root
+RUN [ -z "$PRELOAD_WEIGHTS" ] || python -m worker.miaod.pretrained /opt/weights $PRELOAD_WEIGHTS
+USER miaod
 # Cuts its training short and gives its lease back on SIGTERM.
 STOPSIGNAL SIGTERM
 HEALTHCHECK --interval=30s --timeout=10s --start-period=60s CMD ["python", "-m", "worker", "check"]

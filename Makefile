@@ -57,7 +57,7 @@ bench: $(VENV)/.dev  ## speed and memory, measured and printed
 	$(BIN)/python -m benchmarks
 
 openapi: $(VENV)/.product  ## write docs/openapi.json anew
-	$(BIN)/python -m server openapi > docs/openapi.json
+	$(BIN)/python -m server openapi
 
 presets: $(VENV)/.product  ## write the server's copy of the training presets anew
 	$(BIN)/python -m worker.miaod.config

@@ -75,8 +75,10 @@ def main() -> int:
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         started = time.monotonic()
+        # Looked at before the results of an earlier demo go.
+        given = None if options.dataset is None else _given_dataset(options.dataset)
         _clear_output()
-        dataset, plan = _dataset_and_plan(options)
+        dataset, plan = _dataset_and_plan(options, given)
         with _service(options.url) as client:
             results = run_experiment(client, dataset, plan)
         _report(results, started, own_server=options.url is None)
@@ -241,20 +243,31 @@ def _clear_output() -> None:
     MARKER.touch()
 
 
-def _dataset_and_plan(options: argparse.Namespace) -> tuple[VocFolder, Plan]:
-    if options.dataset is None:
-        root, plan = OUT / "scenes", DRAWN_PLAN
+def _given_dataset(root: Path) -> VocFolder:
+    """The user's folder, read once from end to end, so that it fails now and not in an hour."""
+    if OUT.resolve() in (root.resolve(), *root.resolve().parents):
+        raise ValueError(f"{root} lies in {OUT}/, which the demo replaces: move it elsewhere")
+    dataset = VocFolder(root)
+    dataset.class_names()
+    return dataset
+
+
+def _dataset_and_plan(
+    options: argparse.Namespace, given: VocFolder | None
+) -> tuple[VocFolder, Plan]:
+    if given is None:
+        dataset, plan = VocFolder(OUT / "scenes"), DRAWN_PLAN
         with console.status("Drawing the scenes …"):
-            write_voc(root, DRAWN_POOL, DRAWN_VALIDATION, seed=0, size=DRAWN_SIZE)
+            write_voc(dataset.root, DRAWN_POOL, DRAWN_VALIDATION, seed=0, size=DRAWN_SIZE)
     else:
-        root, plan = options.dataset, FOLDER_PLAN
-    given = {
+        dataset, plan = given, FOLDER_PLAN
+    chosen = {
         "trained_cycles": options.cycles,
         "budget": options.budget,
         "seed": options.seed,
     }
-    overrides = {name: value for name, value in given.items() if value is not None}
-    return VocFolder(root), replace(plan, **overrides)
+    overrides = {name: value for name, value in chosen.items() if value is not None}
+    return dataset, replace(plan, **overrides)
 
 
 @contextmanager

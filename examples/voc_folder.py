@@ -5,9 +5,15 @@ from __future__ import annotations
 import xml.etree.ElementTree as ElementTree
 from collections import Counter
 from dataclasses import dataclass
+from math import inf
 from pathlib import Path
+from typing import TypedDict
 
-Box = dict[str, str | float | bool]
+# Written as a call because `class` is a word of Python's own.
+Box = TypedDict(
+    "Box",
+    {"class": str, "x1": float, "y1": float, "x2": float, "y2": float, "difficult": bool},
+)
 
 
 @dataclass(frozen=True)
@@ -30,36 +36,43 @@ class VocFolder:
     def boxes(self, image_name: str) -> list[Box]:
         """The true boxes of a picture in the service's form (0-based absolute pixels, xyxy).
 
-        VOC's corners are 1-based and inclusive, so that only the left and the top one move.
+        VOC's corners are 1-based and inclusive, so that only the left and the top one move. What
+        reaches out of the picture is cut at its border, and a box without area is left out: such
+        slips are common in labels, and the service rightly refuses them.
+
+        Raises:
+            ValueError: the picture's label file is missing or cannot be read.
         """
-        stem = Path(image_name).stem
-        tree = ElementTree.parse(self.root / "Annotations" / f"{stem}.xml")
-        boxes: list[Box] = []
-        for item in tree.iterfind("object"):
-            xmin, ymin, xmax, ymax = (
-                float(item.findtext(f"bndbox/{corner}", ""))
-                for corner in ("xmin", "ymin", "xmax", "ymax")
-            )
-            boxes.append(
-                {
-                    "class": item.findtext("name", "").strip(),
-                    "x1": xmin - 1,
-                    "y1": ymin - 1,
-                    "x2": xmax,
-                    "y2": ymax,
-                    "difficult": item.findtext("difficult", "0").strip() == "1",
-                }
-            )
-        return boxes
+        path = self.root / "Annotations" / f"{Path(image_name).stem}.xml"
+        try:
+            tree = ElementTree.parse(path)
+            width = float(tree.findtext("size/width") or 0) or inf
+            height = float(tree.findtext("size/height") or 0) or inf
+            boxes = [_box(item, width, height) for item in tree.iterfind("object")]
+        except FileNotFoundError:
+            raise ValueError(
+                f"{path} is missing: the simulated annotator answers from the label files, and "
+                "needs one for every picture that the lists name"
+            ) from None
+        except (ElementTree.ParseError, ValueError) as error:
+            raise ValueError(f"{path} cannot be read: {error}") from error
+        return [box for box in boxes if box["x2"] > box["x1"] and box["y2"] > box["y1"]]
 
     def class_names(self) -> list[str]:
-        """Every class of the two image sets, the most frequent one first."""
+        """Every class of the two image sets, the most frequent one first.
+
+        Raises:
+            ValueError: a list, a picture or a label file is missing or cannot be read, or no
+                picture has a box.
+        """
         counts = Counter(
-            str(box["class"])
+            box["class"]
             for image_set in ("trainval", "test")
             for image in self.image_paths(image_set)
             for box in self.boxes(image.name)
         )
+        if not counts:
+            raise ValueError(f"{self.root} has no box in any label file: there is nothing to learn")
         return [name for name, _ in counts.most_common()]
 
     def _image_path(self, stem: str) -> Path:
@@ -68,6 +81,20 @@ class VocFolder:
             if path.is_file():
                 return path
         raise ValueError(f"{self.root}/JPEGImages has no picture named {stem}")
+
+
+def _box(item: ElementTree.Element, width: float, height: float) -> Box:
+    xmin, ymin, xmax, ymax = (
+        float(item.findtext(f"bndbox/{corner}", "")) for corner in ("xmin", "ymin", "xmax", "ymax")
+    )
+    return {
+        "class": item.findtext("name", "").strip(),
+        "x1": max(xmin - 1, 0),
+        "y1": max(ymin - 1, 0),
+        "x2": min(xmax, width),
+        "y2": min(ymax, height),
+        "difficult": item.findtext("difficult", "0").strip() == "1",
+    }
 
 
 def _lines(path: Path) -> list[str]:

@@ -16,6 +16,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from server import logs
 from server.main import create_app
+from server.services import training
 from server.settings import Settings
 from server.store.database import WrongRevision, check_revision, make_engine, upgrade
 
@@ -68,6 +69,11 @@ def _migrate(settings: Settings) -> int:
 
 
 def _serve(settings: Settings) -> int:
+    if settings.default_preset not in training.presets():
+        raise ValueError(
+            f"MIAOD_DEFAULT_PRESET: there is no preset {settings.default_preset!r}, only "
+            f"{', '.join(training.presets())}"
+        )
     engine = make_engine(settings.resolved_database_url)
     check_revision(engine)
     engine.dispose()

@@ -53,17 +53,11 @@ SessionDep = Annotated[Session, Depends(get_session, scope="function")]
 ReadSessionDep = Annotated[Session, Depends(get_read_session, scope="function")]
 
 
-def get_blobs(context: ContextDep) -> BlobStore:
-    """The blobs."""
-    return context.blobs
-
-
 def get_settings(context: ContextDep) -> Settings:
     """The settings."""
     return context.settings
 
 
-BlobsDep = Annotated[BlobStore, Depends(get_blobs)]
 SettingsDep = Annotated[Settings, Depends(get_settings)]
 
 

@@ -36,6 +36,8 @@ _CODES = {
 }
 _FULL = {errno.ENOSPC, errno.EDQUOT}
 _AWAY = {errno.EROFS, errno.EIO, errno.EACCES, errno.EPERM, errno.ESTALE, errno.EMFILE}
+# As SQLite and Postgres say it.
+_DATABASE_FULL = ("disk is full", "No space left on device")
 _RETRY_AFTER = {"Retry-After": "5"}
 
 
@@ -158,7 +160,7 @@ async def _os_error(request: Request, error: Exception) -> Response:
 
 async def _database_error(request: Request, error: Exception) -> Response:
     log.error("the database failed", action="database_failed", error=str(error))
-    if "disk is full" in str(error):
+    if any(words in str(error) for words in _DATABASE_FULL):
         return await _service_error(
             request, StorageFull("the server's storage is full; nothing of this was kept")
         )

@@ -106,7 +106,7 @@ class AdminKeyMiddleware:
         kind, _, presented = Headers(scope=scope).get("authorization", "").partition(" ")
         if kind.lower() not in ("bearer", "token"):
             return False
-        return hmac.compare_digest(presented.strip().encode("utf-8", "replace"), self.key)
+        return hmac.compare_digest(presented.strip().encode("latin-1"), self.key)
 
 
 class BodyLimitMiddleware:

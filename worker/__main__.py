@@ -12,7 +12,7 @@ from collections.abc import Sequence
 import stamina
 import structlog
 from pydantic import ValidationError
-from sqlalchemy.exc import OperationalError, SQLAlchemyError
+from sqlalchemy.exc import ArgumentError, OperationalError, SQLAlchemyError
 
 from server.store.database import WrongRevision, check_revision, make_engine, session_factory
 from worker.logs import configure_logging
@@ -39,8 +39,8 @@ def main(command: Sequence[str] = CYCLE_COMMAND) -> int:
         for problem in error.errors():
             log.error(problem["msg"], action="bad_setting", setting=problem["loc"])
         return 1
-    engine = make_engine(settings.resolved_database_url)
     try:
+        engine = make_engine(settings.resolved_database_url)
         # The database may still be starting, as under compose.
         stamina.RetryingCaller(attempts=None, timeout=60.0)(
             OperationalError, check_revision, engine
@@ -50,6 +50,12 @@ def main(command: Sequence[str] = CYCLE_COMMAND) -> int:
         return 1
     except OperationalError as error:
         log.error("the database cannot be reached", action="no_database", error=str(error.orig))
+        return 1
+    except (ArgumentError, ValueError) as error:
+        log.error("MIAOD_DATABASE_URL is no database", action="bad_setting", error=str(error))
+        return 1
+    except OSError as error:
+        log.error("the data folder cannot be used", action="no_data_dir", error=str(error))
         return 1
     supervisor = Supervisor(settings, session_factory(engine), command)
     for number in (signal.SIGTERM, signal.SIGINT):

@@ -111,7 +111,9 @@ class ChildProcess:
         assert code is not None, "asked how a running process ended"
         if code >= 0:
             return f"the training process ended with exit code {code}"
-        name = signal.Signals(-code).name
+        # Not all real-time signals have a name.
+        names = {number.value: number.name for number in signal.Signals}
+        name = names.get(-code, f"signal {-code}")
         hint = " (the system kills so when memory runs out)" if -code == signal.SIGKILL else ""
         return f"the training process was ended by {name}{hint}"
 

@@ -12,8 +12,9 @@ from __future__ import annotations
 import argparse
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
 import structlog
 
@@ -30,6 +31,9 @@ from worker.miaod.selection import rank_at_random, rank_by_uncertainty
 from worker.progress import ProgressPipe
 from worker.records import CycleRecords, Job
 from worker.settings import WorkerSettings
+
+if TYPE_CHECKING:
+    from worker.learning import Seen
 
 log = structlog.get_logger("worker.cycle")
 
@@ -60,8 +64,8 @@ def run_initial(job: Job, records: CycleRecords, pipe: ProgressPipe) -> None:
     pool = job.snapshot.unlabeled
     records.write_ranking(pool, rank_at_random([image.ordinal for image in pool], job.seed))
     add_description(records, job, device=None)
-    message = "selected at random, as too few images are labeled to train on"
-    records.publish(message=message if pool else EMPTY_POOL)
+    parts = ["selected at random, as too few images are labeled to train on"]
+    records.publish(message="; ".join(parts + about_the_pool(job)) if pool else EMPTY_POOL)
 
 
 def run_trained(
@@ -95,9 +99,8 @@ def run_trained(
             records.write_predictions(
                 (seen.image_id, seen.boxes) for seen in learner.look_at_labeled()
             )
-            for seen in learner.look_at(records.candidates(job.budget)):
-                heatmaps[seen.image_id] = records.put_blob(seen.heat_map_png)
-                records.write_predictions([(seen.image_id, seen.boxes)])
+            found = learner.look_at(records.candidates(job.budget))
+            records.write_predictions(keeping_heat_maps(found, records, heatmaps))
 
         metrics["seconds"] = {stage: round(spent, 3) for stage, spent in seconds.items()}
         add_description(records, job, device=learner.device_name)
@@ -115,6 +118,15 @@ def run_trained(
     )
 
 
+def keeping_heat_maps(
+    found: Iterable[Seen], records: CycleRecords, heatmaps: dict[str, str]
+) -> Iterator[tuple[str, list[Json]]]:
+    """Store each image's heat map and note its name in `heatmaps`; pass the predictions on."""
+    for seen in found:
+        heatmaps[seen.image_id] = records.put_blob(seen.heat_map_png)
+        yield seen.image_id, seen.boxes
+
+
 EMPTY_POOL = "the pool has no unlabeled image left: nothing was selected"
 
 
@@ -129,9 +141,17 @@ def summary(job: Job, metrics: Json) -> str:
     else:
         num = images["validation_images"]
         parts.append(f"mAP@0.5 is {metrics['map50']:.3f} on {num} validation images")
-    if not job.snapshot.unlabeled:
-        parts.append(EMPTY_POOL)
-    return "; ".join(parts)
+    return "; ".join(parts + about_the_pool(job))
+
+
+def about_the_pool(job: Job) -> list[str]:
+    """A sentence if the pool had less than was asked for."""
+    num = len(job.snapshot.unlabeled)
+    if num == 0:
+        return [EMPTY_POOL]
+    if num < job.budget:
+        return [f"the pool had {num} unlabeled images for a budget of {job.budget}"]
+    return []
 
 
 @contextmanager

@@ -26,12 +26,12 @@ from server.store.pool import ImageRecord, LabeledRecord
 from worker.dataset import ImageUnreadable, SnapshotDataset, is_trained_on
 from worker.failures import CycleFailed, out_of_memory
 from worker.miaod import metrics
-from worker.miaod.backbones import PretrainedWeightsMissing
-from worker.miaod.checkpoint import dump_model
+from worker.miaod.checkpoint import UnknownModelFile, dump_model, load_model, warm_start
 from worker.miaod.config import from_dict
 from worker.miaod.engine import StepReport, TrainingDiverged, train
 from worker.miaod.inference import Prediction, predict, score
 from worker.miaod.model import build_model
+from worker.miaod.pretrained import PretrainedWeightsMissing
 from worker.progress import ProgressPipe
 from worker.records import Job
 from worker.settings import WorkerSettings
@@ -63,7 +63,8 @@ class Learner:
         """Build the model.
 
         Raises:
-            CycleFailed: no labels to learn from, no such device, no pretrained weights.
+            CycleFailed: no labels to learn from, no such device, no pretrained weights, or a warm
+                start from another network.
         """
         self._job = job
         self._blobs = blobs
@@ -84,9 +85,11 @@ class Learner:
             self._model = build_model(
                 self._config,
                 len(job.snapshot.class_names),
-                weights_dir=settings.data_dir / "weights",
+                weights_dir=settings.resolved_weights_dir,
                 seed=job.seed,
             )
+        if self._config.warm_start and job.previous_model is not None:
+            self._start_from(job.previous_model)
 
     def train(self, step_log: BinaryIO) -> None:
         """Train; every step's losses go to `step_log`, one JSON object per line."""
@@ -140,10 +143,11 @@ class Learner:
                 self._job.snapshot.class_names,
             )
         del figures["num_images"]
+        num_boxes = figures.pop("num_boxes")
         return {
             **figures,
             **result,
-            "validation_boxes": figures.pop("num_boxes"),
+            "validation_boxes": num_boxes,
             "validation_sha256": fingerprint(records),
         }
 
@@ -178,6 +182,20 @@ class Learner:
     def weights(self) -> bytes:
         """The model as a safetensors file, which says by itself what it is."""
         return dump_model(self._model, self._job.snapshot.class_names)
+
+    def _start_from(self, sha256: str) -> None:
+        try:
+            earlier = load_model(self._blobs.path(sha256))
+            warm_start(
+                self._model,
+                self._job.snapshot.class_names,
+                earlier.model.state_dict(),
+                earlier.class_names,
+            )
+        except (UnknownModelFile, ValueError) as error:
+            raise CycleFailed(
+                f"{error}; keep the network's settings, or turn warm_start off"
+            ) from error
 
     def _require_labels(self) -> None:
         side = self._config.min_image_side
@@ -256,7 +274,9 @@ def describe_device(device: torch.device, num_threads: int) -> str:
     """The device as people know it."""
     if device.type == "cuda":
         return f"{device} ({torch.cuda.get_device_name(device)})"
-    return f"cpu ({platform.machine()}, {num_threads} threads)"
+    # Which instructions it has decides about the last bits of a result, as the threads do.
+    instructions = torch.backends.cpu.get_cpu_capability()
+    return f"cpu ({platform.machine()}, {instructions}, {num_threads} threads)"
 
 
 def ground_truth(record: LabeledRecord) -> metrics.GroundTruth:

@@ -22,6 +22,7 @@ from dataclasses import dataclass
 from typing import Any, Literal, TypeVar
 
 import structlog
+from sqlalchemy import select
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Session, sessionmaker
 
@@ -177,6 +178,10 @@ class Supervisor:
     def _settle(self, lease: Lease, ending: _Ending) -> None:
         """Write into the cycle's row how it went; the child has ended by now."""
         bound = log.bind(cycle=lease.job_id, fence=lease.fence)
+        # However the watch ended: a child that did its work has finished the row itself.
+        if self._patiently(lambda session: _has_succeeded(session, lease)):
+            bound.info("cycle done", action="cycle_done")
+            return
         if ending.kind == "lease lost":
             bound.warning("lease lost, nothing was written", action="lease_lost")
             return
@@ -191,19 +196,14 @@ class Supervisor:
                 case "crashed":
                     self._patiently(lambda session: queue.lose(session, lease, ending.reason))
                 case "ended":
-                    # A child that did its work has finished the row itself, so that the fence
-                    # refuses this; one that left without a result is caught by it.
                     reason = "the training process ended without a result"
                     self._patiently(lambda session: queue.lose(session, lease, reason))
         except LeaseLost:
-            if ending.kind == "ended":
-                bound.info("cycle done", action="cycle_done")
-            else:
-                bound.warning(
-                    "the cycle had ended already, nothing was written",
-                    action="lease_lost",
-                    ending=ending.kind,
-                )
+            bound.warning(
+                "the cycle had ended already, nothing was written",
+                action="lease_lost",
+                ending=ending.kind,
+            )
             return
         bound.warning("cycle " + ending.kind, action="cycle_" + ending.kind, reason=ending.reason)
 
@@ -218,3 +218,13 @@ class Supervisor:
     def _patiently(self, work: Callable[[Session], T]) -> T:
         """Do `work` however long the database is away, unless told to stop meanwhile."""
         return patiently(lambda: transaction(self._sessions, work), give_up=self._stop.is_set)
+
+
+def _has_succeeded(session: Session, lease: Lease) -> bool:
+    """Whether the cycle was published under this very lease."""
+    found = session.scalar(
+        select(Cycle.id).where(
+            Cycle.id == lease.job_id, Cycle.fence == lease.fence, Cycle.state == "succeeded"
+        )
+    )
+    return found is not None

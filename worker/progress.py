@@ -75,5 +75,12 @@ class ProgressLines:
             except ValueError:
                 continue
             if isinstance(line, dict):
-                lines.append(line)
+                lines.append({key: _storable(value) for key, value in line.items()})
         return lines
+
+
+def _storable(value: Any) -> Any:
+    """Texts without what databases refuse and messages of libraries may hold."""
+    if not isinstance(value, str):
+        return value
+    return value.encode("utf-8", "replace").decode().replace("\0", "?")

@@ -12,13 +12,13 @@ from functools import partial
 from itertools import islice
 from typing import Any, TypeVar
 
-from sqlalchemy import Engine
+from sqlalchemy import Engine, select
 from sqlalchemy.orm import Session
 
 from server.store import queue, writeback
 from server.store.blobs import BlobStore
 from server.store.database import session_factory
-from server.store.models import Cycle, Json
+from server.store.models import Cycle, Json, Model
 from server.store.pool import ImageRecord, Snapshot, take_snapshot
 from server.store.queue import Lease
 from server.store.writeback import ArtifactRecord, ModelRecord
@@ -44,6 +44,8 @@ class Job:
     seed: int
     min_labeled: int
     snapshot: Snapshot
+    # Blob of the newest model whose weights are still there, for a warm start.
+    previous_model: str | None = None
 
 
 class CycleRecords:
@@ -75,6 +77,17 @@ class CycleRecords:
                 seed=cycle.seed,
                 min_labeled=cycle.min_labeled,
                 snapshot=take_snapshot(session, cycle.project_id),
+                previous_model=session.scalar(
+                    select(Model.sha256)
+                    .join(Cycle, Cycle.id == Model.cycle_id)
+                    .where(
+                        Model.project_id == cycle.project_id,
+                        Model.sha256.is_not(None),
+                        Model.deleted_at.is_(None),
+                    )
+                    .order_by(Cycle.number.desc())
+                    .limit(1)
+                ),
             )
 
         readers = session_factory(self._engine, read_only=True)
@@ -107,8 +120,8 @@ class CycleRecords:
     def candidates(self, budget: int) -> list[ImageRecord]:
         """Those likely to be selected, in order of ordinal: the budget and some to replace them.
 
-        An image may be labeled or drawn for validation before `publish`; whoever moves up should
-        have predictions and a heat map too.
+        An image may be labeled before `publish`; whoever moves up should have predictions and a
+        heat map too.
         """
         limit = budget + max(MIN_RESERVE, budget // 4)
         found = self._do(lambda session: writeback.candidates(session, self._lease, limit))

@@ -24,6 +24,10 @@ class WorkerSettings(BaseSettings):
         "auto",
         description="`auto` (the first CUDA device, else the CPU), `cpu`, `cuda` or `cuda:N`.",
     )
+    weights_dir: Path | None = Field(
+        None,
+        description="Folder of the ResNets' ImageNet weights; unset: `weights` in the data folder.",
+    )
     # Soon enough for people, rare enough for SQLite.
     poll_seconds: float = Field(1.0, gt=0, description="How often an idle worker asks for work.")
     # Its heartbeats come far more often, see `beat_seconds`.
@@ -51,6 +55,11 @@ class WorkerSettings(BaseSettings):
         return self.database_url.get_secret_value()
 
     @property
+    def resolved_weights_dir(self) -> Path:
+        """The folder of ImageNet weights; without a setting, inside the data folder."""
+        return self.weights_dir or self.data_dir / "weights"
+
+    @property
     def beat_seconds(self) -> float:
         """Time between two heartbeats.
 
@@ -65,4 +74,5 @@ class WorkerSettings(BaseSettings):
             "MIAOD_DATA_DIR": str(self.data_dir),
             "MIAOD_DATABASE_URL": self.resolved_database_url,
             "MIAOD_DEVICE": self.device,
+            "MIAOD_WEIGHTS_DIR": str(self.resolved_weights_dir),
         }

@@ -45,10 +45,14 @@ def download(
 
     Raises:
         ApiError: the server refused; nothing was written.
+        FileNotFoundError: the folder that the file should be in does not exist.
         ConnectionFailedError: the server could not be reached.
         IncompleteDownloadError: the line broke each time; nothing was left behind.
         OSError: the file cannot be written.
     """
+    folder = Path(to).parent
+    if not folder.is_dir():
+        raise FileNotFoundError(f"the folder {folder} does not exist: make it, then download again")
     for attempt in range(1, MAX_ATTEMPTS + 1):
         try:
             return _download_once(transport, path, Path(to), default_name, params, on_progress)

@@ -9,6 +9,7 @@ refused as a whole.
 from __future__ import annotations
 
 import errno
+import lzma
 import stat
 import tarfile
 import zipfile
@@ -17,10 +18,32 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO
+from typing import IO, Literal
 
 CHUNK_BYTES = 1 << 20
 _GZIP_MAGIC = b"\x1f\x8b"
+# What the readers of zip and tar raise where their bytes make no sense.
+_DAMAGE = (
+    zipfile.BadZipFile,
+    tarfile.TarError,
+    zlib.error,
+    lzma.LZMAError,
+    EOFError,
+    IndexError,
+    NotImplementedError,
+    ValueError,
+)
+# Deeper ones are hostile; walking a thousand levels is more than Python's stack holds.
+MAX_FOLDERS = 100
+# A long name, or the attributes of a member; honest ones have some kilobytes.
+MAX_TAR_HEADER_BYTES = 1 << 20
+_TAR_HEADERS = (
+    tarfile.GNUTYPE_LONGNAME,
+    tarfile.GNUTYPE_LONGLINK,
+    tarfile.XHDTYPE,
+    tarfile.XGLTYPE,
+    tarfile.SOLARIS_XHDTYPE,
+)
 
 
 class ArchiveRefused(ValueError):
@@ -95,10 +118,15 @@ def unpack(
                         refusal = str(error)
                 if refusal is not None:
                     result.refusals.append((_printable(member.name), refusal))
-    except (zipfile.BadZipFile, tarfile.TarError, EOFError, zlib.error, NotImplementedError) as e:
-        raise ArchiveRefused(f"the archive is damaged or cut short ({e}); send it anew") from e
+    except ArchiveRefused:
+        raise
+    except _DAMAGE as error:
+        raise ArchiveRefused(
+            f"the archive is damaged or cut short ({error}); send it anew"
+        ) from error
     except OSError as error:
-        if error.errno is not None:  # of the disk; a broken gzip stream has no number
+        # Of the disk, unless it is a broken gzip stream or a place before the start of the file.
+        if error.errno not in (None, errno.EINVAL):
             raise
         raise ArchiveRefused(f"the archive is damaged ({error}); send it anew") from error
     return result
@@ -139,13 +167,32 @@ def _open(archive: Path) -> Iterator[tuple[Iterator[_Member], _Opener]]:
     with archive.open("rb") as file:
         is_gzip = file.read(2) == _GZIP_MAGIC
     try:
-        tar = tarfile.open(archive, "r:gz" if is_gzip else "r:")  # noqa: SIM115 (closed below)
+        mode: Literal["r:gz", "r:"] = "r:gz" if is_gzip else "r:"
+        tar = tarfile.open(archive, mode, tarinfo=_TarInfo)  # noqa: SIM115 (closed below)
     except tarfile.ReadError:
         raise ArchiveRefused(
             "the file is no whole archive of a kind that is read: zip, tar or tar.gz"
         ) from None
     with tar:
         yield _tar_members(tar), _TarOpener(tar)
+
+
+class _TarInfo(tarfile.TarInfo):
+    """Refuses the headers that `tarfile` would hold in memory whole, however long they are."""
+
+    def _proc_member(self, tar: tarfile.TarFile) -> tarfile.TarInfo:
+        if self.type in _TAR_HEADERS and self.size > MAX_TAR_HEADER_BYTES:
+            raise ArchiveRefused(
+                f"the archive has a name or header of {self.size} bytes; at most "
+                f"{MAX_TAR_HEADER_BYTES} are read"
+            )
+        if self.type == tarfile.GNUTYPE_SPARSE:
+            self._proc_gnusparse_10()
+        return super()._proc_member(tar)  # type: ignore[misc, no-any-return]
+
+    def _proc_gnusparse_10(self, *_: object) -> None:
+        """Both kinds of lists of holes."""
+        raise ArchiveRefused("the archive holds sparse files; pack it without --sparse")
 
 
 class _ZipOpener:
@@ -156,7 +203,7 @@ class _ZipOpener:
         assert isinstance(source, zipfile.ZipInfo)
         try:
             return self._packed.open(source)
-        except (zipfile.BadZipFile, RuntimeError, NotImplementedError) as error:
+        except (*_DAMAGE, RuntimeError) as error:
             raise _MemberRefused(f"it cannot be unpacked ({error})") from error
 
 
@@ -200,6 +247,8 @@ def _unsafe_name(name: str) -> str | None:
         return "its name is an absolute path or a Windows one; relative names with / are due"
     if ".." in name.split("/"):
         return "its name leads out of the archive; relative names without .. are due"
+    if name.count("/") > MAX_FOLDERS:
+        return f"it lies more than {MAX_FOLDERS} folders deep"
     if any(ord(character) < 32 or ord(character) == 127 for character in name):
         return "its name holds a control character"
     if any("\ud800" <= character <= "\udfff" for character in name):
@@ -223,7 +272,7 @@ def _write(source: IO[bytes], path: Path, budget: _Budget) -> None:
             while chunk := source.read(CHUNK_BYTES):
                 budget.spend(len(chunk))
                 file.write(chunk)
-    except (zipfile.BadZipFile, zlib.error) as error:  # a wrong checksum: this member only
+    except (zipfile.BadZipFile, zlib.error, lzma.LZMAError) as error:  # this member only
         path.unlink()
         raise _MemberRefused(f"it is damaged ({error})") from error
 

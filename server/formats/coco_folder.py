@@ -46,7 +46,7 @@ class CocoFolder:
                 'the folder holds no COCO label file: a JSON file with "images", "annotations" '
                 'and "categories" is due'
             )
-        self._files, self.coco_files_among, self._how = files, coco_files, how
+        self._files, self._coco_files, self._how = files, coco_files, how
         plain = {n: p for n, p in files.items() if suffix_of(n) not in LABEL_SUFFIXES}
         folders = {name.split("/")[0] for name in plain if "/" in name}
         self._image_folder = "images/" if "images" in folders else ""
@@ -58,13 +58,13 @@ class CocoFolder:
     def dataset(self) -> Dataset:
         """Read the label files and match their entries with the pictures."""
         dataset = Dataset("coco")
-        list_of = {name: _list_name(name) for name in self.coco_files_among}
+        list_of = {name: _list_name(name) for name in self._coco_files}
         splits = Splits(self._how.splits, set(list_of.values()))
         labels: dict[str, LabeledImage | LabelsRefused | None] = {}
         split_of: dict[str, str | None] = {}
         label_file: dict[str, str] = {}
         classes: dict[str, None] = {}
-        for file in self.coco_files_among:
+        for file in self._coco_files:
             split = splits.of([list_of[file]])
             if splits.leave_out(split):
                 continue

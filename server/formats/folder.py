@@ -25,12 +25,22 @@ def list_files(root: Path) -> Listing:
 
     Hidden files and folders are passed over (`.git`, `.DS_Store`, `__MACOSX`, `Thumbs.db`). A link
     counts if it leads to a file of the same folder; others are refused, so that nobody reads a
-    server's files by planting a link in a folder of pictures.
+    server's files by planting a link in a folder of pictures. So is what the server may not read.
+
+    Raises:
+        OSError: the folder itself cannot be read.
     """
     real_root = root.resolve()
     found: dict[str, Path] = {}
     refusals: list[tuple[str, str]] = []
-    for folder, subfolders, names in os.walk(root):
+
+    def leave_out(error: OSError) -> None:  # `os.walk` would pass over it without a word
+        if error.filename == os.fspath(root):
+            raise error
+        name = _relative(root, error.filename, "")
+        refusals.append((name, f"the folder cannot be read ({error.strerror})"))
+
+    for folder, subfolders, names in os.walk(root, onerror=leave_out):
         for name in list(subfolders):
             if _is_hidden(name):
                 subfolders.remove(name)
@@ -69,4 +79,6 @@ def _problem(path: Path, relative: str, real_root: Path) -> str | None:
         return "it is a link out of the folder; copy the file"
     if not path.is_file():
         return "it is no regular file, or a broken link"
+    if not os.access(path, os.R_OK):
+        return "the server may not read it; change its permissions"
     return None

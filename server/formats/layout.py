@@ -37,7 +37,7 @@ def read_folder(root: Path, how: Reading) -> Dataset:
         has_xml = any(name.lower().endswith(".xml") for name in files)
         kind = "coco" if coco_files else "voc" if bases or has_xml else "images"
     if not files:
-        raise LayoutRefused("the folder holds no files")
+        raise LayoutRefused("the folder holds no files that can be read")
     if kind == "voc":
         dataset = VocFolder(files, bases, how).dataset()
     elif kind == "coco":

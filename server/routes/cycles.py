@@ -10,7 +10,6 @@ from server.deps import ContextDep, PageDep, ReadSessionDep, SessionDep, Setting
 from server.routes.content import blob_response
 from server.schemas import (
     ArtifactOut,
-    ArtifactsOut,
     CycleIn,
     CycleMetricsOut,
     CycleOut,
@@ -33,10 +32,11 @@ def create_cycle(
 
     It is `trained` when at least `min_labeled` pool images have a box; otherwise it is `initial`
     and selects at random. In a project that asks for `validation_images` the first cycle also draws
-    those. A budget larger than the pool selects all of it.
+    those. A budget larger than the pool selects all of it; when all of it is labeled, a `trained`
+    cycle trains and evaluates only.
 
     409 `cycle_active`: the project has one already; `initial_selection_waits`: the last selection
-    has to be labeled first; `empty_pool`: there is nothing to select from.
+    has to be labeled first; `empty_pool`: there is nothing to select from, and nothing to train on.
     """
     asked = cycles.CycleRequest(
         project_id=body.project,
@@ -99,9 +99,10 @@ def list_cycle_scores(cycle_id: EntityId, session: ReadSessionDep, page: PageDep
 
 
 @router.get("/{cycle_id}/artifacts", responses=errors(404))
-def list_cycle_artifacts(cycle_id: EntityId, session: ReadSessionDep) -> ArtifactsOut:
-    """List the files that the cycle left behind."""
-    return ArtifactsOut(items=[ArtifactOut.of(a) for a in cycles.artifacts(session, cycle_id)])
+def list_cycle_artifacts(cycle_id: EntityId, session: ReadSessionDep) -> Page[ArtifactOut]:
+    """List the files that the cycle left behind, by name: a dozen at most, on one page."""
+    found = [ArtifactOut.of(artifact) for artifact in cycles.artifacts(session, cycle_id)]
+    return Page[ArtifactOut](items=found, next_cursor=None)
 
 
 @router.get(

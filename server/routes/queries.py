@@ -36,7 +36,8 @@ def list_queries(
     ] = None,
     cycle: Annotated[EntityId | None, Query(description="The selection of this cycle.")] = None,
     state: Annotated[
-        QueryState | Literal["all"], Query(description="Only those in this state now.")
+        QueryState | Literal["all"],
+        Query(description="Only those in this state now; `all` lists every one."),
     ] = "open",
 ) -> Page[QueryOut]:
     """List the images that a cycle asks to have labeled, best first.

@@ -30,11 +30,19 @@ _FORM: dict[str, Any] = {
                     "type": "object",
                     "required": ["project", "files"],
                     "properties": {
-                        "project": {"type": "string", "format": "uuid"},
+                        "project": {
+                            "type": "string",
+                            "format": "uuid",
+                            "description": "Id of the project that takes them.",
+                        },
                         "split": {
                             "type": "string",
                             "enum": ["pool", "val", "test"],
                             "default": "pool",
+                            "description": (
+                                "`pool`: to be labeled and trained on. `val`: metrics are measured "
+                                "on it. `test`: kept aside."
+                            ),
                         },
                         "files": {
                             "type": "array",

@@ -7,7 +7,6 @@ from server.schemas.annotations import AnnotationIn, AnnotationOut, BoxModel
 from server.schemas.common import EntityId, ErrorOut, FieldProblem, Page
 from server.schemas.cycles import (
     ArtifactOut,
-    ArtifactsOut,
     ClassMetrics,
     CycleDefaults,
     CycleIn,
@@ -59,7 +58,6 @@ __all__ = [
     "AnnotationIn",
     "AnnotationOut",
     "ArtifactOut",
-    "ArtifactsOut",
     "BoxModel",
     "CheckOut",
     "ClaimIn",

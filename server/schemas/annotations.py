@@ -96,4 +96,7 @@ class AnnotationIn(RequestModel):
         default=None, ge=0, le=1e6, allow_inf_nan=False, description="Time spent on it."
     )
     author: Author = "anonymous"
-    source: Source = "human"
+    source: Source = Field(
+        default="human",
+        description="Where the boxes come from: a person, a data set, or the model's suggestion.",
+    )

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Any, Generic, TypeVar
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints
+from pydantic_core import PydanticCustomError
 
 # Postgres integers have 32 bits; a larger one would be an error of the database, not a 422.
 MAX_INTEGER = 2**31 - 1
 
-_UUID = r"^[0-9a-fA-F]{8}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{12}$"
+_UUID = r"[0-9a-fA-F]{8}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{12}"
+EXAMPLE_ID = "019ab3a1-5f0e-7cc2-9d5b-3a9d2f0c1b7e"
+EXAMPLE_TOKEN = "hB3yQ0nZs5Vd1uKc8TgRw2XeJ7LmPa4f"
 
 
 def _without_nul(value: str) -> str:
@@ -24,10 +28,21 @@ def _without_controls(value: str) -> str:
     return value
 
 
+def _entity_id(value: str) -> str:
+    # By hand, because pydantic would answer with the pattern instead of a sentence.
+    if re.fullmatch(_UUID, value) is None:
+        raise PydanticCustomError(
+            "no_id",
+            "{value} is no id: ids look like {example}",
+            {"value": repr(value[:100]), "example": EXAMPLE_ID},
+        )
+    return value.lower()
+
+
 EntityId = Annotated[
     str,
-    StringConstraints(pattern=_UUID, to_lower=True),
-    Field(examples=["019ab3a1-5f0e-7cc2-9d5b-3a9d2f0c1b7e"]),
+    AfterValidator(_entity_id),
+    Field(json_schema_extra={"pattern": f"^{_UUID}$"}, examples=[EXAMPLE_ID]),
 ]
 """An id as clients send it: a UUID in its 36-character form."""
 
@@ -51,7 +66,10 @@ Author = Annotated[
 ClaimToken = Annotated[
     str,
     StringConstraints(min_length=1, max_length=64, pattern=r"^[A-Za-z0-9_-]+$"),
-    Field(description="The token that `POST /queries/claim` answered with."),
+    Field(
+        description="The token that `POST /queries/claim` answered with.",
+        examples=[EXAMPLE_TOKEN],
+    ),
 ]
 
 
@@ -107,7 +125,19 @@ class ErrorOut(BaseModel):
 
 def errors(*statuses: int) -> dict[int | str, dict[str, Any]]:
     """The `responses` of a route for the OpenAPI document: these errors, in the common form."""
-    return {status: {"model": ErrorOut, "description": _MEANING[status]} for status in statuses}
+    return {
+        status: {
+            "model": ErrorOut,
+            "description": _MEANING[status],
+            "content": {"application/json": {"example": _example(status)}},
+        }
+        for status in statuses
+    }
+
+
+def _example(status: int) -> dict[str, Any]:
+    detail, code = _EXAMPLES[status]
+    return {"detail": detail, "code": code, "request_id": "3f1c9a7be0d24c58a6b1f0e2d4c79b83"}
 
 
 _MEANING = {
@@ -120,4 +150,25 @@ _MEANING = {
     422: "Malformed (a list of fields) or without sense (a sentence).",
     503: "The database or the storage is away; try again later.",
     507: "The storage is full.",
+}
+
+_EXAMPLES: dict[int, tuple[str | list[dict[str, Any]], str]] = {
+    400: ("the body is no JSON that can be read: Expecting value", "bad_request"),
+    401: ("send the key as `Authorization: Bearer KEY`", "unauthorized"),
+    404: (f"no project {EXAMPLE_ID}", "not_found"),
+    409: ("there is already a project named 'street'", "name_taken"),
+    413: ("the body has more bytes than are taken here", "too_large"),
+    415: ("send the body as application/json, not text/plain", "unsupported_media"),
+    422: (
+        [
+            {
+                "loc": ["body", "budget"],
+                "msg": "Input should be greater than or equal to 1",
+                "type": "greater_than_equal",
+            }
+        ],
+        "invalid_request",
+    ),
+    503: ("the database does not answer just now; try again in some seconds", "unavailable"),
+    507: ("the server's storage is full; nothing of this was kept", "storage_full"),
 }

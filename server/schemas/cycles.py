@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from server.schemas.common import MAX_INTEGER, EntityId, RequestModel
+from server.schemas.common import EXAMPLE_ID, MAX_INTEGER, EntityId, RequestModel
 from server.services.cycles import CycleView, ScoreView
 from server.store.models import Artifact
 
@@ -84,7 +84,7 @@ class CycleIn(RequestModel):
         json_schema_extra={
             "examples": [
                 {
-                    "project": "019ab3a1-5f0e-7cc2-9d5b-3a9d2f0c1b7e",
+                    "project": EXAMPLE_ID,
                     "budget": 50,
                     "strategy": {"name": "mi-aod"},
                     "training": {"preset": "cpu"},
@@ -115,10 +115,12 @@ class ClassMetrics(BaseModel):
     model_config = ConfigDict(populate_by_name=True, serialize_by_alias=True, extra="allow")
 
     class_name: str = Field(alias="class")
-    ap50: float | None = None
-    ap50_voc07: float | None = None
-    ap: float | None = None
-    num_boxes: int | None = None
+    ap50: float | None = Field(default=None, description="Area under the curve, IoU 0.5.")
+    ap50_voc07: float | None = Field(default=None, description="11-point, IoU 0.5.")
+    ap: float | None = Field(default=None, description="COCO's mean over IoU 0.5 to 0.95.")
+    num_boxes: int | None = Field(
+        default=None, description="Boxes in the validation set that count (not difficult)."
+    )
 
 
 class Metrics(BaseModel):
@@ -133,7 +135,9 @@ class Metrics(BaseModel):
     map50_voc07: float | None = Field(default=None, description="The 11-point form of VOC 2007.")
     map: float | None = Field(default=None, description="COCO's mean over IoU 0.5 to 0.95.")
     per_class: list[ClassMetrics] = Field(default_factory=list)
-    validation_images: int | None = None
+    validation_images: int | None = Field(
+        default=None, description="How many labeled validation images it was measured on."
+    )
     validation_sha256: str | None = Field(
         default=None, description="Changes when the validation set or its labels change."
     )
@@ -144,19 +148,61 @@ class SnapshotCounts(BaseModel):
 
     model_config = ConfigDict(extra="allow")
 
-    labeled_images: int | None = None
-    boxes: int | None = None
-    pool_images: int | None = None
-    validation_images: int | None = None
+    labeled_images: int | None = Field(
+        default=None, description="Labeled pool images, which it trains on."
+    )
+    boxes: int | None = Field(default=None, description="Their boxes.")
+    pool_images: int | None = Field(default=None, description="Unlabeled pool images.")
+    validation_images: int | None = Field(default=None, description="Labeled validation images.")
 
 
 class CycleOut(BaseModel):
     """A cycle."""
 
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {
+                    "id": "019ab3a2-1b7c-7e4f-9c3d-0f8a6d2b4c55",
+                    "project": EXAMPLE_ID,
+                    "number": 2,
+                    "kind": "trained",
+                    "state": "running",
+                    "budget": 50,
+                    "strategy": {"name": "mi-aod"},
+                    "training": {"preset": "cpu", "image_long_side": 320},
+                    "seed": 1,
+                    "min_labeled": 1,
+                    "progress": 0.4,
+                    "stage": "train",
+                    "message": "label 2/3, step 40/60, loss 0.412",
+                    "metrics": None,
+                    "error": None,
+                    "snapshot": {
+                        "labeled_images": 50,
+                        "boxes": 212,
+                        "pool_images": 930,
+                        "validation_images": 20,
+                    },
+                    "num_selected": None,
+                    "model": None,
+                    "worker": "019ab39f-02d8-7a61-b1c4-7e5f3a8d9c20",
+                    "attempts": 0,
+                    "cancel_requested": False,
+                    "created_at": "2026-11-23T08:00:00Z",
+                    "started_at": "2026-11-23T08:00:01Z",
+                    "finished_at": None,
+                }
+            ]
+        }
+    )
+
     id: str
     project: str
     number: int = Field(description="1 for the project's first cycle.")
-    kind: Literal["initial", "trained"]
+    kind: Literal["initial", "trained"] = Field(
+        description="`initial` selects at random, because too little is labeled to train on."
+    )
     state: CycleState
     budget: int
     strategy: dict[str, Any]
@@ -164,16 +210,19 @@ class CycleOut(BaseModel):
     seed: int
     min_labeled: int
     progress: float = Field(description="0 to 1.")
-    stage: str | None
+    stage: str | None = Field(description="What it does or did last, such as `train` or `score`.")
     message: str = Field(description="What it does, or what it waits for.")
     metrics: Metrics | None = Field(
-        description="Null: not evaluated yet, or no validation images (the message says so)."
+        description=(
+            "Null until a trained cycle has been evaluated; `map50` in it is null where no "
+            "validation image is labeled (the message says so)."
+        )
     )
     error: str | None = Field(description="Why it failed.")
     snapshot: SnapshotCounts | None
     num_selected: int | None = Field(description="How many images became queries.")
     model: str | None = Field(description="The model it trained.")
-    worker: str | None
+    worker: str | None = Field(description="The worker that has or had it.")
     attempts: int = Field(description="How often a worker was lost while it ran.")
     cancel_requested: bool
     created_at: datetime
@@ -267,9 +316,3 @@ class ArtifactOut(BaseModel):
             sha256=artifact.sha256,
             url=f"/cycles/{artifact.cycle_id}/artifacts/{artifact.name}",
         )
-
-
-class ArtifactsOut(BaseModel):
-    """A cycle's files, by name."""
-
-    items: list[ArtifactOut]

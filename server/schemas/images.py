@@ -7,7 +7,7 @@ from typing import Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from server.schemas.common import RequestModel
+from server.schemas.common import EXAMPLE_ID, RequestModel
 from server.services.images import ImageView
 from server.services.intake import Added
 
@@ -22,6 +22,35 @@ def content_url(image_id: str) -> str:
 
 class ImageOut(BaseModel):
     """An image. `width` and `height` are those of the upright picture (EXIF rotation applied)."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {
+                    "id": "019ab3a1-9d20-7b3e-8f67-c4e1a2d90b33",
+                    "project": EXAMPLE_ID,
+                    "ordinal": 16,
+                    "name": "north/0017.jpg",
+                    "split": "pool",
+                    "state": "labeled",
+                    "width": 1280,
+                    "height": 720,
+                    "media_type": "image/jpeg",
+                    "num_bytes": 204800,
+                    "sha256": "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08",
+                    "annotation_version": 1,
+                    "num_boxes": 4,
+                    "uncertainty": None,
+                    "skipped": False,
+                    "skip_reason": None,
+                    "created_at": "2026-11-23T08:00:00Z",
+                    "labeled_at": "2026-11-23T09:30:00Z",
+                    "content_url": "/images/019ab3a1-9d20-7b3e-8f67-c4e1a2d90b33/content",
+                    "thumbnail_url": "/images/019ab3a1-9d20-7b3e-8f67-c4e1a2d90b33/thumbnail",
+                }
+            ]
+        }
+    )
 
     id: str
     project: str
@@ -109,6 +138,35 @@ class UploadedFile(BaseModel):
 
 class UploadOut(BaseModel):
     """What became of each uploaded file, in the order sent."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {
+                    "items": [
+                        {
+                            "name": "north/0017.jpg",
+                            "status": "created",
+                            "id": "019ab3a1-9d20-7b3e-8f67-c4e1a2d90b33",
+                            "reason": None,
+                        },
+                        {
+                            "name": "north/notes.txt",
+                            "status": "rejected",
+                            "id": None,
+                            "reason": (
+                                "the file is no picture that can be read; send JPEG, PNG, WebP, "
+                                "BMP or TIFF"
+                            ),
+                        },
+                    ],
+                    "created": 1,
+                    "duplicate": 0,
+                    "rejected": 1,
+                }
+            ]
+        }
+    )
 
     items: list[UploadedFile]
     created: int

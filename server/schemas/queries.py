@@ -7,7 +7,15 @@ from typing import Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from server.schemas.common import Author, ClaimToken, EntityId, FreeText, RequestModel
+from server.schemas.common import (
+    EXAMPLE_ID,
+    EXAMPLE_TOKEN,
+    Author,
+    ClaimToken,
+    EntityId,
+    FreeText,
+    RequestModel,
+)
 from server.schemas.images import PredictionOut, content_url
 from server.services.queries import Claim, QueryView
 
@@ -29,21 +37,58 @@ class QueryImage(BaseModel):
 class QueryOut(BaseModel):
     """An image that a cycle asks to have labeled."""
 
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {
+                    "id": "019ab3a4-70c1-7d02-8a51-5b0d3c6f2e11",
+                    "cycle": "019ab3a2-1b7c-7e4f-9c3d-0f8a6d2b4c55",
+                    "project": EXAMPLE_ID,
+                    "image": {
+                        "id": "019ab3a1-9d20-7b3e-8f67-c4e1a2d90b33",
+                        "name": "north/0017.jpg",
+                        "width": 1280,
+                        "height": 720,
+                        "annotation_version": 0,
+                        "content_url": "/images/019ab3a1-9d20-7b3e-8f67-c4e1a2d90b33/content",
+                        "thumbnail_url": "/images/019ab3a1-9d20-7b3e-8f67-c4e1a2d90b33/thumbnail",
+                    },
+                    "rank": 1,
+                    "uncertainty": 0.041,
+                    "reason": "uncertainty",
+                    "state": "open",
+                    "claimed_by": None,
+                    "claim_expires_at": None,
+                    "predictions": [
+                        {"class": "car", "score": 0.83, "x1": 12.5, "y1": 40, "x2": 96, "y2": 88}
+                    ],
+                    "heatmap_url": "/queries/019ab3a4-70c1-7d02-8a51-5b0d3c6f2e11/heatmap",
+                }
+            ]
+        }
+    )
+
     id: str
     cycle: str
     project: str
     image: QueryImage
     rank: int = Field(description="1 is the most informative.")
-    uncertainty: float | None
+    uncertainty: float | None = Field(
+        description="0 or more; higher is labeled first. Null: selected at random."
+    )
     reason: str = Field(
         description="Why it was selected: `uncertainty`, `random`, `validation`.",
         examples=["uncertainty"],
     )
     state: QueryState
-    claimed_by: str | None
-    claim_expires_at: datetime | None
+    claimed_by: str | None = Field(description="The author who holds it now.")
+    claim_expires_at: datetime | None = Field(
+        description="When it returns to the queue, unless a heartbeat or a save comes first."
+    )
     predictions: list[PredictionOut] = Field(description="What the cycle's model sees, best first.")
-    heatmap_url: str | None = Field(description="The instance uncertainty over the picture (PNG).")
+    heatmap_url: str | None = Field(
+        description="The instance uncertainty over the picture (PNG). Null: selected at random."
+    )
 
     @classmethod
     def of(cls, view: QueryView) -> Self:
@@ -80,7 +125,7 @@ class ClaimIn(RequestModel):
         json_schema_extra={
             "examples": [
                 {
-                    "project": "019ab3a1-5f0e-7cc2-9d5b-3a9d2f0c1b7e",
+                    "project": EXAMPLE_ID,
                     "limit": 5,
                     "seconds": 600,
                     "author": "ana",
@@ -100,8 +145,11 @@ class ClaimIn(RequestModel):
 class ClaimOut(BaseModel):
     """A claim on a batch of queries, best first; `items` is empty when nothing is left."""
 
-    claim_token: str
-    expires_at: datetime
+    claim_token: str = Field(
+        description="Proves the claim: send it when you save, prolong, release or skip.",
+        examples=[EXAMPLE_TOKEN],
+    )
+    expires_at: datetime = Field(description="When the images return to the queue.")
     items: list[QueryOut]
 
     @classmethod
@@ -118,7 +166,9 @@ class HeartbeatIn(RequestModel):
     """Prolongs a claim: every query still held under the token."""
 
     claim_token: ClaimToken
-    seconds: int = Field(default=600, ge=1, le=86_400)
+    seconds: int = Field(
+        default=600, ge=1, le=86_400, description="How long the claim holds from now on."
+    )
 
 
 class HeartbeatOut(BaseModel):
@@ -141,4 +191,6 @@ class SkipIn(RequestModel):
     claim_token: ClaimToken | None = Field(
         default=None, description="Needed while the query is under a claim."
     )
-    reason: FreeText = Field(default="", max_length=1000)
+    reason: FreeText = Field(
+        default="", max_length=1000, description="For people: why it cannot be labeled."
+    )

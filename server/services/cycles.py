@@ -60,7 +60,8 @@ def create(session: Session, asked: CycleRequest, *, default_preset: str) -> Cyc
 
     Raises:
         NotFound: there is no such project.
-        Conflict: a cycle is active, an initial selection waits, or the pool is empty.
+        Conflict: a cycle is active, an initial selection waits, or there is neither an image to
+            select nor one to train on.
         Unprocessable: no budget, or the training configuration cannot be.
     """
     project = projects.get(session, asked.project_id, for_update=True)
@@ -81,7 +82,9 @@ def create(session: Session, asked: CycleRequest, *, default_preset: str) -> Cyc
     kind = "trained" if trainable >= min_labeled else "initial"
     if kind == "initial":
         _check_no_initial_selection_waits(session, project)
-    pool = _selectable_images(session, project)
+    pool = _count_selectable(session, project)
+    if kind == "initial" and pool == 0:
+        raise _empty_pool(session, project)
     cycle = Cycle(
         project_id=project.id,
         number=project.next_cycle_number,
@@ -216,7 +219,7 @@ def _row(session: Session, cycle_id: str) -> Cycle:
 
 def _check_none_active(session: Session, project: Project) -> None:
     active = session.scalar(
-        select(Cycle).where(Cycle.project_id == project.id, Cycle.state.in_(projects.ACTIVE))
+        select(Cycle).where(Cycle.project_id == project.id, Cycle.state.in_(queue.ACTIVE))
     )
     if active is not None:
         raise Conflict(
@@ -257,26 +260,30 @@ def _check_no_initial_selection_waits(session: Session, project: Project) -> Non
         )
 
 
-def _selectable_images(session: Session, project: Project) -> int:
-    pool = session.scalar(
-        select(func.count())
-        .select_from(Image)
-        .where(Image.project_id == project.id, is_selectable())
-    )
-    if not pool:
-        counts = projects.counts(session, project.id)
-        held = session.scalar(
+def _count_selectable(session: Session, project: Project) -> int:
+    return (
+        session.scalar(
             select(func.count())
-            .select_from(Query)
-            .where(Query.project_id == project.id, queries.is_held())
+            .select_from(Image)
+            .where(Image.project_id == project.id, is_selectable())
         )
-        raise Conflict(
-            "the pool has no image to select: "
-            f"{counts.labeled} are labeled, {counts.skipped} skipped, {held or 0} claimed by "
-            f"annotators, {counts.val + counts.test} in val or test; add images to the pool first",
-            code="empty_pool",
-        )
-    return pool
+        or 0
+    )
+
+
+def _empty_pool(session: Session, project: Project) -> Conflict:
+    counts = projects.counts(session, project.id)
+    held = session.scalar(
+        select(func.count())
+        .select_from(Query)
+        .where(Query.project_id == project.id, queries.is_held())
+    )
+    return Conflict(
+        "the pool has no image to select: "
+        f"{counts.labeled} are labeled, {counts.skipped} skipped, {held or 0} claimed by "
+        f"annotators, {counts.val + counts.test} in val or test; add images to the pool first",
+        code="empty_pool",
+    )
 
 
 def _forecast(
@@ -296,10 +303,12 @@ def _forecast(
             f"training starts from {min_labeled}"
         )
     wanted = project.validation_images if _will_draw_validation(session, project) else 0
-    drawn = min(wanted, pool - 1)
+    drawn = min(wanted, max(0, pool - 1))
     if drawn:
         said.append(f"{drawn} images are drawn for validation besides")
-    if budget > pool - drawn:
+    if pool == 0:
+        said.append("no image is left to select: the cycle trains and evaluates only")
+    elif budget > pool - drawn:
         said.append(
             f"the budget of {budget} exceeds the pool: all {pool - drawn} images are selected"
         )

@@ -69,7 +69,10 @@ def get(session: Session, image_id: str, *, for_update: bool = False) -> Image:
     if for_update:
         # `key_share`: a cycle that is just inserting a query for the image need not wait for us,
         # and so never for a query row that we hold (a deadlock otherwise).
-        statement = statement.with_for_update(of=Image, key_share=True)
+        # `populate_existing`: what the session read before it held the row may be out of date.
+        statement = statement.with_for_update(of=Image, key_share=True).execution_options(
+            populate_existing=True
+        )
     image = session.scalar(statement)
     if image is None:
         raise NotFound(f"no image {image_id}")

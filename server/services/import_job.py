@@ -11,7 +11,7 @@ from __future__ import annotations
 import shutil
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
@@ -168,7 +168,10 @@ class ImportJob:
         self._counts["total"] = sum(item.path is not None for item in dataset.items)
         with self._sessions.begin() as session:
             if self._options["add_classes"]:
-                self._add_classes(session, dataset.class_names)
+                for name in dataset.class_names:
+                    # One that can be no class is named with each image that has it.
+                    with suppress(LabelsRefused):
+                        self._add_classes(session, (name,))
             self._refuse(session, [*self._archive_refusals, *dataset.refusals])
             queue.record(session, self._lease, counts=dict(self._counts))
 

@@ -236,9 +236,7 @@ class ImportRunner:
     def _remove_leftovers(self) -> None:
         """Remove what imports unpacked whose process was killed."""
         with self._sessions.begin() as session:
-            active = set(
-                session.scalars(select(Import.id).where(Import.state.in_(projects.ACTIVE)))
-            )
+            active = set(session.scalars(select(Import.id).where(Import.state.in_(queue.ACTIVE))))
         for folder in unpack_folder(self._blobs, "*", "*").parent.glob("import-*-*"):
             if folder.name[len("import-") :].rpartition("-")[0] not in active:
                 shutil.rmtree(folder, ignore_errors=True)

@@ -14,11 +14,9 @@ from server.errors import NotFound
 from server.services import projects
 from server.services.paging import PageOf, PageRequest, SortKey, paginate
 from server.store.models import Artifact, Cycle, Model, Project, utc_now
+from server.store.sweep import WEIGHTS
 
 log = structlog.get_logger(__name__)
-
-# The artifact that is the model's weights; it goes when the model goes.
-WEIGHTS = "model.safetensors"
 
 
 @dataclass(frozen=True, slots=True)

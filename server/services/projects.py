@@ -19,8 +19,6 @@ from server.store.models import Cycle, Image, Import, Json, Project, ProjectClas
 
 log = structlog.get_logger(__name__)
 
-ACTIVE = ("queued", "running")
-
 
 @dataclass(frozen=True, slots=True)
 class ProjectView:
@@ -209,7 +207,9 @@ def delete(session: Session, project_id: str) -> None:
     for table in (Cycle, Import):
         jobs: list[str] = list(
             session.scalars(
-                select(table.id).where(table.project_id == project_id, table.state.in_(ACTIVE))
+                select(table.id).where(
+                    table.project_id == project_id, table.state.in_(queue.ACTIVE)
+                )
             )
         )
         for job_id in jobs:

@@ -25,6 +25,9 @@ from server.store.models import Cycle, Import
 
 JobTable = type[Cycle] | type[Import]
 
+# States of a job that has not ended.
+ACTIVE = ("queued", "running")
+
 # So many claims may be lost, without a newer checkpoint between them, before a job is given up.
 MAX_ATTEMPTS = 3
 
@@ -200,7 +203,7 @@ def request_cancel(session: Session, table: JobTable, job_id: str) -> str | None
     at_once = or_(table.state == "queued", _has_lapsed(table))
     return session.execute(
         _update(table)
-        .where(table.id == job_id, table.state.in_(("queued", "running")))
+        .where(table.id == job_id, table.state.in_(ACTIVE))
         .values(
             cancel_requested=True,
             state=case((at_once, "cancelled"), else_=table.state),

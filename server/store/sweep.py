@@ -29,12 +29,14 @@ from server.store.models import (
     Query,
     Score,
 )
-from server.store.queue import request_cancel
+from server.store.queue import ACTIVE, request_cancel
 
 # Rows in one transaction.
 CHUNK_ROWS = 1000
+# The artifact that is a model's weights; it goes when the model goes.
 WEIGHTS = "model.safetensors"
-ACTIVE = ("queued", "running")
+# The first file of an upload over a slow line lies there until its last one has come.
+TEMPORARY_SECONDS = 86_400.0
 # By so much the clocks of the database and of the disk may differ.
 CLOCK_SKEW_SECONDS = 300.0
 
@@ -63,10 +65,11 @@ def sweep(
 
     * deleted projects with all their rows, once none of their cycles and imports runs any more;
     * scores and predictions of claims that came to nothing and of superseded cycles;
-    * lapsed claims on queries of superseded cycles (they become withdrawn);
+    * lapsed claims on queries of superseded cycles, and those that were given back at the very
+      moment in which the newer cycle selected (they become withdrawn);
     * weights of models, unless the project keeps all: the newest, the best by `map50` and the
       pinned stay;
-    * blobs that no row names, and temporary files.
+    * blobs that no row names, and temporary files of yesterday.
 
     Args:
         sessions: makes writing sessions.
@@ -78,11 +81,13 @@ def sweep(
     swept.projects = _purge_deleted_projects(sessions)
     swept.scores = _sweep_scores(sessions)
     swept.predictions = _sweep_predictions(sessions)
-    swept.queries = _withdraw_lapsed_claims(sessions)
+    swept.queries = _withdraw_superseded_queries(sessions)
     swept.models = _sweep_models(sessions)
     cutoff = _file_cutoff(sessions, older_than_seconds)
     swept.blobs = _sweep_blobs(sessions, blobs, cutoff)
-    swept.temporary_files = _sweep_temporary_files(blobs, cutoff)
+    swept.temporary_files = _sweep_temporary_files(
+        blobs, min(cutoff, time.time() - TEMPORARY_SECONDS)
+    )
     return swept
 
 
@@ -158,21 +163,23 @@ def _sweep_predictions(sessions: sessionmaker[Session]) -> int:
     return removed
 
 
-def _withdraw_lapsed_claims(sessions: sessionmaker[Session]) -> int:
+def _withdraw_superseded_queries(sessions: sessionmaker[Session]) -> int:
     with sessions.begin() as session:
-        lapsed = (
+        superseded = (
             select(Query.id)
             .join(Project, Project.id == Query.project_id)
             .where(
-                Query.state == "claimed",
-                Query.claimed_until <= now_seconds(),
+                or_(
+                    Query.state == "open",
+                    and_(Query.state == "claimed", Query.claimed_until <= now_seconds()),
+                ),
                 Query.cycle_id != Project.scored_cycle_id,
             )
             .with_for_update(of=Query, skip_locked=True)
         )
         withdrawn = session.scalars(
             update(Query)
-            .where(Query.id.in_(lapsed))
+            .where(Query.id.in_(superseded))
             .values(state="withdrawn", closed_at=now_utc())
             .returning(Query.id)
             .execution_options(synchronize_session=False)

@@ -107,9 +107,11 @@ def write_predictions(
 def candidates(session: Session, lease: Lease, limit: int) -> list[ImageRecord]:
     """The first `limit` images by rank that `publish` would still select; reads only.
 
-    Ask for some more than the budget: those that are labeled before `publish`, or drawn for
-    validation by it, are passed over, and the next ranks should have predictions as well.
+    As many more as `publish` will draw for validation, since any of the first may be drawn. Ask for
+    some more than the budget: those that are labeled before `publish` are passed over, and the next
+    ranks should have predictions as well.
     """
+    limit += _num_validation_images_to_draw(session, session.get_one(Cycle, lease.job_id))
     rows = session.execute(
         select(*RECORD_COLUMNS)
         .join(Score, Score.image_id == Image.id)
@@ -156,6 +158,13 @@ def publish(
     Raises:
         LeaseLost: the cycle is no longer this worker's; nothing was written.
     """
+    # The project before the cycle, as when it is deleted: one order of locks, no deadlock.
+    session.execute(
+        select(Project.id)
+        .join(Cycle, Cycle.project_id == Project.id)
+        .where(Cycle.id == lease.job_id)
+        .with_for_update(of=Project, key_share=True)
+    )
     try:
         record(session, lease)
     except LeaseLost:
@@ -242,8 +251,8 @@ def _withdraw_earlier_queries(session: Session, cycle: Cycle) -> None:
 
 def _draw_validation_images(session: Session, cycle: Cycle) -> list[str]:
     """Moves randomly drawn pool images to `val`; gives their ids in the order drawn."""
-    project = session.get_one(Project, cycle.project_id)
-    if project.validation_images == 0 or not _is_first_without_validation(session, cycle):
+    wanted = _num_validation_images_to_draw(session, cycle)
+    if wanted == 0:
         return []
     eligible = list(
         session.scalars(
@@ -252,7 +261,7 @@ def _draw_validation_images(session: Session, cycle: Cycle) -> list[str]:
             .order_by(Image.ordinal)
         )
     )
-    wanted = min(project.validation_images, len(eligible) - 1)
+    wanted = min(wanted, len(eligible) - 1)
     random.Random(f"validation {cycle.seed}").shuffle(eligible)
     remaining = iter(eligible)
     drawn: list[str] = []
@@ -279,7 +288,8 @@ def _draw_validation_images(session: Session, cycle: Cycle) -> list[str]:
     return drawn
 
 
-def _is_first_without_validation(session: Session, cycle: Cycle) -> bool:
+def _num_validation_images_to_draw(session: Session, cycle: Cycle) -> int:
+    """What the project asks for, in its first cycle and without a validation image; 0 otherwise."""
     earlier = session.scalar(
         select(func.count())
         .select_from(Cycle)
@@ -292,7 +302,9 @@ def _is_first_without_validation(session: Session, cycle: Cycle) -> bool:
         )
         .limit(1)
     )
-    return earlier == 0 and validation is None
+    if earlier or validation is not None:
+        return 0
+    return session.get_one(Project, cycle.project_id).validation_images
 
 
 def _select_by_rank(session: Session, cycle: Cycle, fence: int) -> list[tuple[str, float | None]]:

@@ -132,7 +132,10 @@ def test_an_unreachable_server_is_a_sentence(monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setattr("time.sleep", lambda seconds: None)
     result = run(Server({"GET /healthz": httpx2.ConnectError("refused")}), "health")
     assert result.exit_code == ExitCode.REFUSED
-    assert result.stderr == "cannot reach http://server.test: refused\n"
+    assert result.stderr == (
+        "cannot reach http://server.test: refused; is the server running, and is this its "
+        "address (--url or MIAOD_URL)?\n"
+    )
 
 
 @pytest.mark.parametrize(
@@ -248,6 +251,28 @@ def test_uploading_what_does_not_exist_is_wrong_usage(tmp_path: Path) -> None:
     assert "does not exist" in result.stderr
 
 
+def test_an_interrupted_upload_says_that_it_can_be_taken_up_again(tmp_path: Path) -> None:
+    (tmp_path / "a.jpg").write_bytes(b"a")
+
+    def interrupted(request: httpx2.Request) -> httpx2.Response:
+        raise KeyboardInterrupt
+
+    with httpx2.Client(
+        base_url="http://server.test", transport=httpx2.MockTransport(interrupted)
+    ) as http:
+        arguments = ["images", "upload", "-p", PROJECT_ID, str(tmp_path)]
+        result = CliRunner().invoke(app, arguments, obj=Session(http_client=http))
+    assert result.exit_code == ExitCode.INTERRUPTED
+    assert "the same command again" in result.stderr
+
+
+def test_an_archive_that_is_not_there_is_named_without_an_error_number(tmp_path: Path) -> None:
+    missing = str(tmp_path / "none.zip")
+    result = run(Server({}), "imports", "create", "-p", PROJECT_ID, "--archive", missing)
+    assert result.exit_code == ExitCode.USAGE
+    assert result.stderr == f"{missing}: No such file or directory\n"
+
+
 def test_boxes_can_come_from_stdin(body_of: Callable[..., Any]) -> None:
     box = {"class": "car", "x1": 1, "y1": 2, "x2": 3, "y2": 4}
     saved = {"state": "labeled", "version": 1, "boxes": [box]}
@@ -257,6 +282,20 @@ def test_boxes_can_come_from_stdin(body_of: Callable[..., Any]) -> None:
     assert result.exit_code == 0
     assert body_of(server.requests[0])["boxes"][0]["class"] == "car"
     assert "version 1" in result.stderr
+
+
+def test_boxes_that_are_no_json_name_their_file(tmp_path: Path) -> None:
+    (tmp_path / "boxes.json").write_bytes(b"\xff\xd8")
+    result = run(Server({}), "annotations", "put", "i1", "--boxes", str(tmp_path / "boxes.json"))
+    assert result.exit_code == ExitCode.USAGE
+    assert "boxes.json must hold a JSON list of boxes" in result.stderr
+
+
+def test_a_refused_key_says_where_it_is_set() -> None:
+    body = {"detail": "send the key", "code": "unauthorized", "request_id": "r-1"}
+    result = run(Server({"GET /workers": httpx2.Response(401, json=body)}), "workers", "list")
+    assert result.exit_code == ExitCode.REFUSED
+    assert "MIAOD_API_KEY" in result.stderr
 
 
 def test_boxes_without_a_class_are_wrong_usage() -> None:

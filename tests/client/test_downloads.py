@@ -36,6 +36,16 @@ def test_a_download_lands_in_the_file_and_tells_its_progress(
     assert seen[-1] == (len(WEIGHTS), len(WEIGHTS))
 
 
+def test_a_folder_that_is_not_there_is_named_before_anything_is_asked(
+    make_client: MakeClient, tmp_path: Path
+) -> None:
+    def unasked(request: httpx2.Request) -> httpx2.Response:
+        raise AssertionError(request.url)
+
+    with pytest.raises(FileNotFoundError, match="nowhere does not exist"):
+        make_client(unasked).models.download("m1", to=tmp_path / "nowhere" / "best.safetensors")
+
+
 def test_a_folder_gets_the_file_under_its_default_name(
     make_client: MakeClient, tmp_path: Path
 ) -> None:

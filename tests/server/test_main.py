@@ -124,6 +124,7 @@ def test_a_crash_is_a_500_in_the_common_form_that_tells_nothing(app: FastAPI) ->
         (OSError(errno.ENOEXEC, "Exec format error"), 500),
         (OperationalError("SELECT", {}, Exception("connection refused")), 503),
         (OperationalError("INSERT", {}, Exception("database or disk is full")), 507),
+        (OperationalError("INSERT", {}, Exception("…: No space left on device")), 507),
     ],
 )
 def test_trouble_of_the_machine_has_its_status(app: FastAPI, error: Exception, status: int) -> None:
@@ -147,6 +148,13 @@ def test_with_a_key_everything_but_health_is_closed_to_strangers(keyed: TestClie
     for presented in ("Bearer s3cret", "Token s3cret", "bearer s3cret"):
         headers = {b"Authorization": presented.encode("latin-1")}
         assert keyed.get("/openapi.json", headers=headers).status_code == 200
+
+
+def test_a_key_may_be_any_text(settings: Settings) -> None:
+    with_key = settings.model_copy(update={"admin_key": SecretStr("schlüssel-鍵")})
+    headers = {b"Authorization": "Bearer schlüssel-鍵".encode()}
+    with TestClient(create_app(with_key)) as client:
+        assert client.get("/openapi.json", headers=headers).status_code == 200
 
 
 def test_a_stranger_s_body_is_refused_before_it_is_read(keyed: TestClient) -> None:

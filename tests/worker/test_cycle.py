@@ -13,9 +13,12 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
+from urllib.error import URLError
 
 import numpy as np
 import pytest
+import safetensors.torch
+import torch
 from PIL import Image as Picture
 from PIL import ImageDraw
 from sqlalchemy import func, select, update
@@ -343,6 +346,7 @@ def test_a_trained_cycle_goes_from_the_order_to_queries_model_and_artifacts(
     assert [entry["class"] for entry in row.metrics["per_class"]] == list(CLASSES)
     assert row.metrics["validation_images"] == 3
     assert row.metrics["validation_boxes"] == 3
+    assert "num_boxes" not in row.metrics
     assert len(row.metrics["validation_sha256"]) == 64
     assert {"train", "evaluate", "score", "predict"} <= set(row.metrics["seconds"])
 
@@ -433,6 +437,20 @@ def test_an_image_that_is_labeled_while_the_cycle_runs_is_passed_over(
     assert all(query.heatmap_sha256 for query in queries)
 
 
+def test_images_that_move_up_for_those_drawn_for_validation_have_predictions_as_well(
+    make_pool: Callable[..., Pool], run_here: Callable[[], object]
+) -> None:
+    pool = make_pool(labeled=2, unlabeled=60, validation=0, validation_images=50)
+    cycle_id = pool.order_cycle("trained")
+    run_here()
+    selected = [query for query in pool.queries(cycle_id) if query.reason == "uncertainty"]
+    assert len(selected) == 3
+    assert all(query.heatmap_sha256 for query in selected)
+    with pool.sessions() as session:
+        predicted = set(session.scalars(select(Prediction.image_id)))
+    assert predicted >= {query.image_id for query in selected}
+
+
 def test_a_worker_that_lost_its_lease_publishes_nothing(
     make_pool: Callable[..., Pool],
     run_here: Callable[[], object],
@@ -498,6 +516,54 @@ def test_with_an_empty_pool_the_cycle_trains_and_selects_nothing(
     assert "model.safetensors" in pool.artifacts(cycle_id)
 
 
+@pytest.mark.parametrize(("labeled", "kind"), [(2, "trained"), (0, "initial")])
+def test_a_budget_larger_than_the_pool_selects_all_of_it_and_the_cycle_says_so(
+    make_pool: Callable[..., Pool], run_here: Callable[[], object], labeled: int, kind: str
+) -> None:
+    pool = make_pool(labeled=labeled, unlabeled=2, validation=0)
+    cycle_id = pool.order_cycle(kind)
+    run_here()
+    row = pool.row(cycle_id)
+    assert row.num_selected == 2
+    assert "the pool had 2 unlabeled images for a budget of 3" in row.message
+
+
+def test_a_warm_start_trains_on_from_the_newest_model(
+    make_pool: Callable[..., Pool], run_here: Callable[[], object]
+) -> None:
+    pool = make_pool(labeled=4, unlabeled=2, validation=0)
+    weights = []
+    # A learning rate of almost nothing leaves the weights as the cycle found them.
+    settings: list[dict[str, Any]] = [{}, {"warm_start": True, "learning_rate": 1e-8}]
+    for changes in (*settings, {"learning_rate": 1e-8}):
+        cycle_id = pool.order_cycle("trained", **changes)
+        run_here()
+        weights.append(safetensors.torch.load(pool.artifacts(cycle_id)["model.safetensors"]))
+    first, warm, anew = (found["towers.f1.output.weight"] for found in weights)
+    torch.testing.assert_close(warm, first, rtol=0, atol=1e-6)
+    assert float((anew - first).abs().max()) > 1e-4
+
+
+def test_a_warm_start_without_an_earlier_model_starts_anew(
+    make_pool: Callable[..., Pool], run_here: Callable[[], object]
+) -> None:
+    pool = make_pool(labeled=2, unlabeled=2, validation=0)
+    cycle_id = pool.order_cycle("trained", warm_start=True)
+    run_here()
+    assert pool.row(cycle_id).state == "succeeded"
+
+
+def test_a_warm_start_from_another_network_fails_with_a_sentence(
+    make_pool: Callable[..., Pool], run_here: Callable[[], object]
+) -> None:
+    pool = make_pool(labeled=2, unlabeled=2, validation=0)
+    pool.order_cycle("trained")
+    run_here()
+    pool.order_cycle("trained", warm_start=True, head_channels=16)
+    with pytest.raises(CycleFailed, match=r"a warm start needs the same network.*warm_start"):
+        run_here()
+
+
 def test_progress_rises_through_the_stages_and_names_them(
     make_pool: Callable[..., Pool], run_here: Callable[[], list[dict[str, Any]]]
 ) -> None:
@@ -539,8 +605,14 @@ def test_a_configuration_of_another_release_fails_with_a_sentence(
 
 
 def test_missing_backbone_weights_fail_the_cycle_before_training(
-    make_pool: Callable[..., Pool], run_here: Callable[[], object]
+    make_pool: Callable[..., Pool],
+    run_here: Callable[[], object],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    def no_way_out(*_: object, **__: object) -> None:
+        raise URLError("Name or service not known")
+
+    monkeypatch.setattr("torchvision.models._api.load_state_dict_from_url", no_way_out)
     make_pool(labeled=2, unlabeled=2).order_cycle("trained", backbone="resnet18", frozen_stages=1)
     with pytest.raises(CycleFailed, match="resnet18-f37072fd.pth"):
         run_here()

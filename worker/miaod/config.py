@@ -47,6 +47,11 @@ class TrainingConfig:
         True,
         "Start the backbone from ImageNet weights; without them thousands of images are too few.",
     )
+    warm_start: bool = _setting(
+        False,
+        "Start the whole network from the project's newest model instead, where there is one; "
+        "classes added since start fresh. The paper trains anew in each cycle.",
+    )
     frozen_stages: int = _setting(
         2,
         "Leading backbone stages that never train, the stem being the first. Early filters are "
@@ -132,8 +137,8 @@ class TrainingConfig:
     )
     cache_megabytes: int = _setting(
         0,
-        "Memory for decoded, resized images, which spares decoding them at each step; of use "
-        "without loader processes.",
+        "Memory for decoded, resized images, which spares decoding them at each step: so much for "
+        "the labeled and so much for the unlabeled ones. Of use without loader processes.",
         minimum=0,
         maximum=1_000_000,
     )
@@ -149,9 +154,9 @@ class TrainingConfig:
     )
     average_discrepancy: bool = _setting(
         True,
-        "Average the discrepancy over images and levels and sum it over classes, so that its weight "
-        "means the same whatever the batch; the reference sums and averages the other way round. "
-        "For its batch of 2 and 20 classes a weight of 0.25 here is its 0.5.",
+        "Average the discrepancy over images and levels and sum it over classes, so that its "
+        "weight means the same whatever the batch; the reference sums and averages the other way "
+        "round. For its batch of 2 and 20 classes a weight of 0.25 here is its 0.5.",
     )
     mil_attention: str = _setting(
         "reference",

@@ -37,7 +37,7 @@ _LABELED, _UNLABELED = 0, 1
 
 
 class TrainingDiverged(Exception):
-    """A loss or the gradient is not finite; the message says in which stage, step and term."""
+    """A loss, the gradient or the result is not finite; the message says where and what helps."""
 
 
 @dataclass(frozen=True)
@@ -152,7 +152,7 @@ def train(
 
     Raises:
         ValueError: there is no labeled image to train on.
-        TrainingDiverged: a loss or the gradient is not finite.
+        TrainingDiverged: a loss, the gradient or a weight in the end is not finite.
     """
     torch.set_num_threads(config.num_threads)
     model.to(device).train()
@@ -225,6 +225,12 @@ def train(
                 )
         state.stage_index, state.step = index + 1, 0
     state.finish()
+    # The last step has no next one whose losses would show what it did.
+    if not all(bool(p.isfinite().all()) for p in model.parameters()):
+        raise TrainingDiverged(
+            "the weights are not finite after the last step: a lower learning_rate or a "
+            "clip_norm may help"
+        )
     return state
 
 
@@ -367,24 +373,21 @@ class _Stepper:
         ]
 
     def _valid(self, batch: Batch) -> Tensor:
-        return valid_anchors(self._model, batch, self._device)
+        """(B, A) bool: anchors on each image's own area, all levels.
 
-
-def valid_anchors(model: MiaodRetinaNet, batch: Batch, device: torch.device) -> Tensor:
-    """(B, A) bool: anchors on each image's own area, all levels.
-
-    An image's own area includes what pads it to the network's multiple, as in the reference, but
-    not what evens out the batch.
-    """
-    rows = {
-        own_hw: torch.cat(
-            valid_flags(
-                model.level_sizes(batch.padded_hw), model.strides, own_hw, model.num_base_anchors
+        An image's own area includes what pads it to the network's multiple, as in the reference,
+        but not what evens out the batch.
+        """
+        model = self._model
+        level_sizes = model.level_sizes(batch.padded_hw)
+        own_sizes = [padded_size(size_hw, PAD_MULTIPLE) for size_hw in batch.sizes_hw]
+        rows = {
+            own_hw: torch.cat(
+                valid_flags(level_sizes, model.strides, own_hw, model.num_base_anchors)
             )
-        )
-        for own_hw in {padded_size(size_hw, PAD_MULTIPLE) for size_hw in batch.sizes_hw}
-    }
-    return torch.stack([rows[padded_size(s, PAD_MULTIPLE)] for s in batch.sizes_hw]).to(device)
+            for own_hw in set(own_sizes)
+        }
+        return torch.stack([rows[own_hw] for own_hw in own_sizes]).to(self._device)
 
 
 def _large_enough(dataset: Dataset, config: TrainingConfig) -> list[int]:

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from worker.miaod.config import TrainingConfig
 from worker.miaod.detections import DetectionConfig, Detections, detect
-from worker.miaod.engine import autocast, valid_anchors
+from worker.miaod.engine import autocast
 from worker.miaod.loading import PlainBatches, iterate
 from worker.miaod.model import MiaodRetinaNet
 from worker.miaod.samples import Dataset
@@ -50,8 +50,7 @@ def score(
             with autocast(config, device):
                 outputs = model(images_BCHW, ("f1", "f2"))
             discrepancy_BA = anchor_discrepancy(torch.cat(outputs.f1, 1), torch.cat(outputs.f2, 1))
-            valid_BA = valid_anchors(model, batch, device)
-            uncertainty_B = image_uncertainty(discrepancy_BA, config.scoring_k, valid_BA)
+            uncertainty_B = image_uncertainty(discrepancy_BA, config.scoring_k)
         yield from zip(batch.ordinals, uncertainty_B.tolist(), strict=True)
 
 

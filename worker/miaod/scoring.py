@@ -36,14 +36,13 @@ def anchor_discrepancy(f1_logits_BAC: Tensor, f2_logits_BAC: Tensor) -> Tensor:
     return difference.square().mean(dim=2)
 
 
-def image_uncertainty(discrepancy_BA: Tensor, k: int, valid_BA: Tensor | None = None) -> Tensor:
+def image_uncertainty(discrepancy_BA: Tensor, k: int) -> Tensor:
     """Mean of an image's k largest anchor discrepancies.
 
     Args:
-        discrepancy_BA: of the anchors of all levels.
+        discrepancy_BA: of the anchors of all levels. Only images of one padded size may share a
+            batch, or what evens it out would count too.
         k: anchors to average; more than the image has means all.
-        valid_BA: False for anchors that only even out the batch, so that an image's figure does not
-            depend on its neighbours. None: all count.
 
     Returns:
         (B,) >= 0; higher is labeled first. NaN where an anchor's discrepancy is NaN.
@@ -54,12 +53,7 @@ def image_uncertainty(discrepancy_BA: Tensor, k: int, valid_BA: Tensor | None = 
     if k < 1:
         raise ValueError(f"k is {k}: the mean needs at least 1 anchor")
     num_anchors = discrepancy_BA.shape[1]
-    if valid_BA is None:
-        return discrepancy_BA.topk(min(k, num_anchors), dim=1).values.mean(dim=1)
-    largest = discrepancy_BA.masked_fill(~valid_BA, 0.0).topk(min(k, num_anchors), dim=1).values
-    # Masked anchors are 0 and sort last: they add nothing to the sum, only the count must not
-    # include them.
-    return largest.sum(dim=1) / valid_BA.sum(dim=1).clamp(max=k)
+    return discrepancy_BA.topk(min(k, num_anchors), dim=1).values.mean(dim=1)
 
 
 def heat_map(

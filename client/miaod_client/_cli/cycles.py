@@ -48,7 +48,7 @@ def create(
     ] = None,
     seed: Annotated[int | None, typer.Option(min=0, help="Of every random choice.")] = None,
     min_labeled: Annotated[
-        int | None, typer.Option(min=1, help="Train only with so many labeled images.")
+        int | None, typer.Option(min=1, help="Train only with so many images that have a box.")
     ] = None,
     wait: Annotated[bool, typer.Option("--wait", "-w", help="Wait until it has ended.")] = False,
     timeout: TimeoutOption = None,

@@ -49,10 +49,14 @@ def upload(
     """
     with client_of(ctx) as client:
         target = project_id(client, project)
-        with upload_bar() as show:
-            report = client.images.upload(
-                project=target, paths=paths, split=split, on_progress=show
-            )
+        try:
+            with upload_bar() as show:
+                report = client.images.upload(
+                    project=target, paths=paths, split=split, on_progress=show
+                )
+        except KeyboardInterrupt:
+            note("what the server has stays; the same command again sends the rest")
+            raise
     if as_json:
         print_json(report)
     else:
@@ -213,8 +217,10 @@ def put_annotation(
     as_json: JsonOption = False,
 ) -> None:
     """Replace the boxes of a picture."""
-    text = sys.stdin.read() if boxes == "-" else Path(boxes).read_text(encoding="utf-8")
-    found = json.loads(text)
+    try:
+        found = json.loads(sys.stdin.read() if boxes == "-" else Path(boxes).read_bytes())
+    except ValueError as error:
+        raise ValueError(f"{boxes} must hold a JSON list of boxes: {error}") from error
     if not isinstance(found, list):
         raise ValueError(f"{boxes} must hold a JSON list of boxes")
     with client_of(ctx) as client:

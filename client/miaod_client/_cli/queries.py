@@ -18,7 +18,7 @@ from miaod_client._cli.session import (
 app = make_group("The pictures that a cycle asks to have labeled.")
 
 QueryArgument = Annotated[str, typer.Argument(metavar="QUERY", help="The query's id.")]
-TokenOption = Annotated[str, typer.Option("--token", help="The claim's token.")]
+TokenOption = Annotated[str, typer.Option("--claim-token", help="That of your claim.")]
 SecondsOption = Annotated[
     int, typer.Option(min=1, max=86_400, help="How long the claim holds without a heartbeat.")
 ]
@@ -117,7 +117,7 @@ def skip(
     ctx: typer.Context,
     query: QueryArgument,
     reason: Annotated[str | None, typer.Option(help="Why it cannot be labeled.")] = None,
-    token: Annotated[str | None, typer.Option("--token", help="The claim's token.")] = None,
+    token: Annotated[str | None, typer.Option("--claim-token", help="That of your claim.")] = None,
 ) -> None:
     """Say that a picture cannot be labeled."""
     with client_of(ctx) as client:

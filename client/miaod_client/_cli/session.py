@@ -11,7 +11,14 @@ from typer.core import TyperGroup
 
 from miaod_client._cli.output import note
 from miaod_client._client import Client
-from miaod_client._errors import JobFailedError, MiaodError, ServerError, WaitTimeoutError
+from miaod_client._errors import (
+    AuthenticationError,
+    ConnectionFailedError,
+    JobFailedError,
+    MiaodError,
+    ServerError,
+    WaitTimeoutError,
+)
 
 UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.IGNORECASE)
 
@@ -65,26 +72,40 @@ class SentenceGroup(TyperGroup):
             note(str(error), style="red")
             raise typer.Exit(ExitCode.JOB_FAILED) from error
         except MiaodError as error:
-            note(f"{error}{log_reference(error)}", style="red")
+            note(f"{error}{what_to_look_at(error)}", style="red")
             raise typer.Exit(ExitCode.REFUSED) from error
-        except (FileNotFoundError, ValueError) as error:
+        except FileNotFoundError as error:
+            note(file_sentence(error), style="red")
+            raise typer.Exit(ExitCode.USAGE) from error
+        except ValueError as error:
             note(str(error), style="red")
             raise typer.Exit(ExitCode.USAGE) from error
         except BrokenPipeError:
             raise  # the reader of a pipe has seen enough; the library ends quietly
         except OSError as error:
-            note(str(error), style="red")
+            note(file_sentence(error), style="red")
             raise typer.Exit(ExitCode.REFUSED) from error
         except KeyboardInterrupt as error:
             note("interrupted", style="red")
             raise typer.Exit(ExitCode.INTERRUPTED) from error
 
 
-def log_reference(error: MiaodError) -> str:
-    """Where in the server's log to look, for errors that are the server's."""
+def what_to_look_at(error: MiaodError) -> str:
+    """What helps with an error: a request in the server's log, a setting of the command line."""
     if isinstance(error, ServerError) and error.request_id is not None:
         return f" [request {error.request_id}]"
+    if isinstance(error, AuthenticationError):
+        return "; the key is what --api-key or MIAOD_API_KEY says"
+    if type(error) is ConnectionFailedError:
+        return "; is the server running, and is this its address (--url or MIAOD_URL)?"
     return ""
+
+
+def file_sentence(error: OSError) -> str:
+    """An error of the operating system, without its number."""
+    if error.filename is None or error.strerror is None:
+        return str(error)
+    return f"{error.filename}: {error.strerror}"
 
 
 def client_of(ctx: typer.Context) -> Client:

@@ -134,7 +134,7 @@ def test_the_command_line_does_the_same(
         *("annotations", "put", first["image"]["id"], "--boxes", str(boxes)),
         *("--version", "0", "--claim-token", token),
     )
-    run("queries", "release", second["id"], "--token", token)
+    run("queries", "release", second["id"], "--claim-token", token)
     assert "labeled" in run("queries", "list", "-p", "street", "--state", "all")
     assert "car" in run("annotations", "show", first["image"]["id"])
     assert json.loads(run("projects", "show", "street", "--json"))["counts"]["labeled"] == 1

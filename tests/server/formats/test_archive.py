@@ -2,9 +2,11 @@ from __future__ import annotations
 
 import io
 import os
+import random
 import tarfile
 import zipfile
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -64,7 +66,16 @@ def test_an_archive_is_unpacked_with_its_folders(tmp_path: Path, pack: Pack) -> 
 @packs
 @pytest.mark.parametrize(
     "name",
-    ["../evil", "a/../../evil", "/etc/evil", "a\\..\\evil", "C:/evil", "a\nb", "x" * 300],
+    [
+        "../evil",
+        "a/../../evil",
+        "/etc/evil",
+        "a\\..\\evil",
+        "C:/evil",
+        "a\nb",
+        "x" * 300,
+        "a/" * 200 + "b",
+    ],
 )
 def test_a_member_that_leads_out_is_left_out_by_name(tmp_path: Path, pack: Pack, name: str) -> None:
     archive = pack(tmp_path / "archive", {"good.jpg": b"1", name: b"evil", "also.jpg": b"2"})
@@ -131,6 +142,30 @@ def test_a_bomb_is_refused(tmp_path: Path, pack: Pack) -> None:
         unpacked(pack(tmp_path / "archive", bomb))
 
 
+@pytest.mark.parametrize("kind", [tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.GNUTYPE_LONGNAME])
+def test_a_tar_header_beyond_measure_is_refused_before_it_is_read(
+    tmp_path: Path, kind: bytes
+) -> None:
+    header = tarfile.TarInfo("a.jpg")
+    header.type, header.size = kind, 1 << 40  # not in the file: it would look cut short
+    (tmp_path / "archive").write_bytes(header.tobuf(tarfile.GNU_FORMAT) + bytes(10_240))
+    with pytest.raises(ArchiveRefused, match="header of 1099511627776 bytes"):
+        unpacked(tmp_path / "archive")
+
+
+def test_a_list_of_holes_is_refused_before_it_is_read(tmp_path: Path) -> None:
+    old = tarfile.TarInfo("a.jpg")
+    old.type = tarfile.GNUTYPE_SPARSE
+    (tmp_path / "old").write_bytes(old.tobuf() + bytes(10_240))
+    with tarfile.open(tmp_path / "new", "w", format=tarfile.PAX_FORMAT) as packed:
+        new = tarfile.TarInfo("a.jpg")
+        new.pax_headers = {"GNU.sparse.major": "1", "GNU.sparse.minor": "0"}
+        packed.addfile(new)
+    for number, name in enumerate(("old", "new")):
+        with pytest.raises(ArchiveRefused, match="without --sparse"):
+            unpack(tmp_path / name, tmp_path / str(number), LIMITS)
+
+
 @packs
 def test_more_members_than_allowed_are_refused(tmp_path: Path, pack: Pack) -> None:
     members = {f"{i}": b"" for i in range(20)}
@@ -164,6 +199,22 @@ def test_a_damaged_member_of_a_zip_is_left_out_alone(tmp_path: Path) -> None:
     result, files = unpacked(archive)
     assert files == {"good": b"this is"}
     assert [name for name, _ in result.refusals] == ["bad"]
+
+
+@pytest.mark.parametrize("method", [zipfile.ZIP_DEFLATED, zipfile.ZIP_LZMA, zipfile.ZIP_BZIP2])
+def test_bytes_that_fell_over_are_refused_and_never_crash(tmp_path: Path, method: int) -> None:
+    archive = tmp_path / "archive"
+    with zipfile.ZipFile(archive, "w", method) as packed:
+        for name in ("a.jpg", "ü.jpg", "b/c.jpg"):
+            packed.writestr(name, b"abc" * 100)
+    content, fate = bytearray(archive.read_bytes()), random.Random(1)
+    for number in range(150):
+        damaged = bytearray(content)
+        for _ in range(3):
+            damaged[fate.randrange(len(damaged))] = fate.choice((0, 255, fate.randrange(256)))
+        archive.write_bytes(damaged)
+        with suppress(ArchiveRefused):
+            unpack(archive, tmp_path / str(number), LIMITS)
 
 
 def test_an_encrypted_member_is_left_out(tmp_path: Path) -> None:

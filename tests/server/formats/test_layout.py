@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import errno
 import json
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
@@ -296,3 +298,28 @@ def test_an_empty_folder_is_refused(tmp_path: Path) -> None:
 def test_top_folders_named_like_splits_are_splits_where_asked(tmp_path: Path) -> None:
     touch(tmp_path, "train/1.jpg", "val/2.jpg")
     assert splits_of(read(tmp_path, "auto")) == {"train/1.jpg": "pool", "val/2.jpg": "val"}
+
+
+def test_what_the_server_may_not_read_is_reported_by_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    touch(tmp_path, "JPEGImages/a.jpg", "JPEGImages/closed/b.jpg", "Annotations/a.xml")
+    allowed, scan = os.access, os.scandir
+
+    # Not by permissions: to root, as whom the tests may run, everything is open.
+    def access(path: Path, mode: int) -> bool:
+        return path.name != "a.xml" and allowed(path, mode)
+
+    def scandir(path: str) -> Any:
+        if path.endswith("closed"):
+            raise PermissionError(errno.EACCES, "Permission denied", path)
+        return scan(path)
+
+    monkeypatch.setattr(os, "access", access)
+    monkeypatch.setattr(os, "scandir", scandir)
+    dataset = read(tmp_path)
+    assert [(item.name, item.label_file) for item in dataset.items] == [("a.jpg", None)]
+    assert dict(dataset.refusals) == {
+        "Annotations/a.xml": "the server may not read it; change its permissions",
+        "JPEGImages/closed": "the folder cannot be read (Permission denied)",
+    }

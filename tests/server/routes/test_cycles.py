@@ -123,11 +123,29 @@ def test_an_empty_pool_is_a_conflict_that_says_where_the_images_are(
     assert (empty.status_code, empty.json()["code"]) == (409, "empty_pool")
     (image_id,) = pool.upload(1)
     pool.upload(2, split="val", start=5)
-    pool.label(image_id)
+    pool.label(image_id, [])
     refused = start(client, pool.project, budget=1)
     assert refused.status_code == 409
     assert "1 are labeled" in refused.json()["detail"]
     assert "2 in val or test" in refused.json()["detail"]
+
+
+def test_when_all_of_the_pool_is_labeled_a_cycle_trains_and_selects_nothing(
+    client: TestClient, pool: Pool, scribe: Scribe
+) -> None:
+    client.patch(f"/projects/{pool.project}", json={"validation_images": 2})
+    for image_id in pool.upload(2):
+        pool.label(image_id)
+    cycle = start(client, pool.project, budget=1).json()
+    assert cycle["kind"] == "trained"
+    assert cycle["message"].endswith(
+        "no image is left to select: the cycle trains and evaluates only"
+    )
+    scribe.run(cycle["id"])
+    done = client.get(f"/cycles/{cycle['id']}").json()
+    assert (done["state"], done["num_selected"]) == ("succeeded", 0)
+    assert done["model"] is not None
+    assert pool.queries() == []
 
 
 def test_a_budget_larger_than_the_pool_is_legal_and_the_message_says_so(
@@ -266,7 +284,11 @@ def test_a_trained_cycle_shows_metrics_scores_artifacts_and_its_model(
     early = client.get(f"{path}/scores")
     assert (early.status_code, early.json()["code"]) == (409, "not_succeeded")
     assert client.get(f"{path}/metrics").json()["metrics"] is None
-    assert client.get(f"{path}/artifacts").json() == {"items": []}
+    assert client.get(f"{path}/artifacts").json() == {
+        "items": [],
+        "next_cursor": None,
+        "total": None,
+    }
     per_class = [{"class": "car", "ap50": 0.5, "ap50_voc07": 0.4, "ap": 0.3, "num_boxes": 2}]
     scribe.run(cycle_id, {"map50": 0.5, "per_class": per_class, "validation_images": 1})
     metrics = client.get(f"{path}/metrics").json()

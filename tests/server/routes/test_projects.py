@@ -12,6 +12,14 @@ from server.deps import Context
 on_sqlite = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
 
 
+@on_sqlite
+@pytest.mark.parametrize("wrong", ["street", "019ab3a1", "019ab3a1-5f0e-7cc2-9d5b-3a9d2f0c1b7e%0A"])
+def test_what_is_no_id_is_named_and_shown_how_one_looks(client: TestClient, wrong: str) -> None:
+    (problem,) = client.get(f"/projects/{wrong}").json()["detail"]
+    assert problem["loc"] == ["path", "project_id"]
+    assert problem["msg"].endswith("is no id: ids look like 019ab3a1-5f0e-7cc2-9d5b-3a9d2f0c1b7e")
+
+
 def test_a_project_is_created_read_listed_and_found_by_name(client: TestClient) -> None:
     body = {
         "name": " street ",

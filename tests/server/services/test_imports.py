@@ -12,14 +12,15 @@ from typing import Any
 
 import pytest
 from PIL import Image as Pillow
-from sqlalchemy import select
+from sqlalchemy import insert, select, update
 from sqlalchemy.orm import Session, sessionmaker
 
 from server.errors import Unprocessable
-from server.formats.boxes import LabeledBox, LabeledImage
+from server.formats.boxes import LabeledBox, LabeledImage, LabelsRefused
 from server.formats.voc import write_annotation
 from server.services import annotations as annotation_service
 from server.services import import_job, imports, projects
+from server.services.import_labels import annotate
 from server.services.imports import ImportRunner
 from server.services.paging import PageRequest
 from server.settings import Settings
@@ -312,6 +313,43 @@ def test_a_coco_file_labels_what_it_lists(
         "4.jpg": "unlabeled",
     }
     assert reasons(view).keys() == {"3.jpg", "no.jpg"}
+
+
+def test_a_class_that_cannot_be_costs_its_images_their_labels_and_no_other(
+    importing: Importing, root: Path
+) -> None:
+    for number, name in enumerate(["1.jpg", "2.jpg"]):
+        draw(root / "images" / name, number)
+    coco(root, {"1.jpg": [[1, 2, 10, 10]], "2.jpg": [[1, 2, 10, 10]]})
+    content = json.loads((root / "labels.json").read_text())
+    content["categories"] = [{"id": 4, "name": "lorry"}, {"id": 5, "name": "x" * 201}]
+    content["annotations"][1]["category_id"] = 5
+    (root / "labels.json").write_text(json.dumps(content))
+    view = importing(root, add_classes=True)
+    assert view.job.state == "succeeded", view.job.error
+    assert reasons(view).keys() == {"2.jpg"}
+    assert counts(view)["created"] == 2
+    assert counts(view)["labeled"] == 1
+
+
+def test_labels_meet_the_image_as_it_is_not_as_it_was_read_before(
+    importing: Importing, root: Path
+) -> None:
+    draw(root / "a.jpg")
+    importing(root)
+    with importing.sessions.begin() as session:
+        image = session.scalars(select(Image)).one()  # as the intake of a duplicate reads it
+        assert image.annotation_version == 0
+        # An annotator saves before the import holds the row.
+        saved = {"version": 1, "boxes": [], "num_classes": 2, "author": "ana", "source": "human"}
+        session.execute(insert(Annotation).values(image_id=image.id, **saved))
+        session.execute(
+            update(Image)
+            .values(state="labeled", annotation_version=1)
+            .execution_options(synchronize_session=False)
+        )
+        with pytest.raises(LabelsRefused, match=r"labeled otherwise \(version 1 by ana\)"):
+            annotate(session, image.id, [CAR], author="import")
 
 
 def test_names_that_no_database_takes_are_reported(importing: Importing, root: Path) -> None:

@@ -175,12 +175,15 @@ def test_what_a_running_cycle_has_stored_stays_until_it_ends(world: Any, blobs: 
 def test_stale_temporary_files_are_removed_and_those_in_use_are_not(
     world: Any, blobs: BlobStore
 ) -> None:
-    stale = blobs.tmp_dir / "stale"
+    stale, waiting = blobs.tmp_dir / "stale", blobs.tmp_dir / "waiting"
     stale.write_bytes(b"left by a process that was killed")
-    os.utime(stale, (HOURS_AGO, HOURS_AGO))
+    os.utime(stale, (time.time() - 2 * 86_400,) * 2)
+    waiting.write_bytes(b"the first file of an upload whose last one is still on its way")
+    os.utime(waiting, (HOURS_AGO, HOURS_AGO))
     with blobs.spool() as file:
         assert swept(world, blobs).temporary_files == 1
         assert Path(file.name).exists()
+    assert waiting.exists()
     assert not stale.exists()
 
 
@@ -256,6 +259,22 @@ def test_a_lapsed_claim_of_a_superseded_cycle_is_withdrawn(world: Any, blobs: Bl
     assert swept(world, blobs).queries == 1
     states = {query.cycle_id: query.state for query in world.all(Query, Query.rank.desc())}
     assert states == {first: "withdrawn", second: "claimed"}
+
+
+def test_a_query_given_back_while_a_newer_cycle_selected_is_withdrawn(
+    world: Any, blobs: BlobStore
+) -> None:
+    project_id = world.project()
+    ids = world.images(project_id, 3)
+    first, _ = run_cycle(world, project_id, ids[:1], blobs)
+    world.claim_query(ids[0], seconds=60)
+    second, _ = run_cycle(world, project_id, ids[1:], blobs)
+    [held] = [query.id for query in world.all(Query) if query.cycle_id == first]
+    # Whoever gives it back does not see the newer selection before that is committed.
+    world.change(Query, held, state="open", claimed_until=None)
+    assert swept(world, blobs).queries == 1
+    assert world.get(Query, held).state == "withdrawn"
+    assert {q.state for q in world.all(Query) if q.cycle_id == second} == {"open"}
 
 
 def test_the_newest_the_best_and_the_pinned_models_keep_their_weights(

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import pytest
+from sqlalchemy.exc import OperationalError
 from sqlalchemy.orm import Session, sessionmaker
 
 from server.store import queue, writeback
@@ -422,3 +423,31 @@ def test_annotators_can_save_between_two_chunks(
 
     writeback.write_scores(sessions, world.claim(), rows(), chunk=1)
     assert len(world.all(Score)) == 4
+
+
+def test_a_project_that_is_deleted_just_now_and_a_cycle_that_ends_do_not_wait_forever(
+    world: Any, sessions: sessionmaker[Session]
+) -> None:
+    project_id = world.project()
+    ids = world.images(project_id, 3)
+    cycle_id = world.cycle(project_id)
+    lease = world.claim()
+    scored(world, lease, ids)
+    failures: list[OperationalError] = []
+
+    def publish() -> None:
+        try:
+            published(world, lease)
+        except OperationalError as error:
+            failures.append(error)
+
+    publisher = threading.Thread(target=publish)
+    # As a deletion does it: the project's row first, then its cycles.
+    with sessions.begin() as session:
+        session.get(Project, project_id, with_for_update={"key_share": True})
+        publisher.start()
+        publisher.join(0.5)
+        queue.request_cancel(session, Cycle, cycle_id)
+    publisher.join(20)
+    assert not failures
+    assert world.get(Cycle, cycle_id).state == "succeeded"

@@ -4,14 +4,11 @@ from pathlib import Path
 
 import pytest
 import torch
-import torchvision
 from torch.nn import functional
 
 from worker.miaod.backbones import (
-    TORCHVISION_FILES,
     Backbone,
     FoldedConv,
-    PretrainedWeightsMissing,
     build_backbone,
     efficientnet_lite0_weights,
 )
@@ -76,28 +73,6 @@ def test_training_mode_leaves_the_normalisation_statistics_alone() -> None:
     backbone(torch.randn(2, 3, 64, 64))
     for name, value in backbone.named_buffers():
         assert torch.equal(value, before[name]), name
-
-
-def test_missing_weights_are_named_with_the_place_where_they_belong(tmp_path: Path) -> None:
-    with pytest.raises(PretrainedWeightsMissing) as missing:
-        build("resnet50", pretrained=True, weights_dir=tmp_path)
-    assert "resnet50-0676ba61.pth" in str(missing.value)
-    assert str(tmp_path) in str(missing.value)
-
-
-def test_a_damaged_weight_file_is_named(tmp_path: Path) -> None:
-    path = tmp_path / TORCHVISION_FILES["resnet50"]
-    path.write_bytes(b"not weights")
-    with pytest.raises(PretrainedWeightsMissing, match="cannot be read"):
-        build("resnet50", pretrained=True, weights_dir=tmp_path)
-
-
-def test_torchvision_weights_come_from_the_weights_folder(tmp_path: Path) -> None:
-    resnet = torchvision.models.resnet18(weights=None)
-    torch.save(resnet.state_dict(), tmp_path / TORCHVISION_FILES["resnet18"])
-    backbone = build("resnet18", pretrained=True, weights_dir=tmp_path)
-    weight = backbone.get_parameter("stages.4.1.conv2.weight")
-    assert torch.equal(weight, resnet.layer4[1].conv2.weight)
 
 
 def test_drawn_weights_depend_on_nothing_but_the_generator() -> None:

@@ -249,6 +249,16 @@ def test_a_loss_that_is_not_finite_ends_the_training_and_says_where() -> None:
         run(config, model=model)
 
 
+def test_weights_that_the_last_step_spoils_end_the_training_too() -> None:
+    config = tiny_config(rounds=0, label_min_steps=1, label_max_steps=1, clip_norm=0.0)
+    model = tiny_model(config)
+    bias = model.towers["box"].get_parameter("output.bias")
+    hook = bias.requires_grad_().register_hook
+    hook(lambda gradient: gradient * torch.nan)  # type: ignore[no-untyped-call]
+    with pytest.raises(TrainingDiverged, match="weights are not finite after the last step"):
+        run(config, model=model)
+
+
 def test_the_gradient_is_clipped_to_its_norm() -> None:
     # With plain sgd and a learning rate of one, a step is as long as the clipped gradient.
     config = tiny_config(

@@ -26,15 +26,6 @@ def test_uncertainty_is_what_a_plain_loop_gives(k: int) -> None:
         assert float(ours[image]) == pytest.approx(sum(largest) / len(largest), rel=1e-5)
 
 
-@pytest.mark.parametrize("k", [5, 30, 100])
-def test_masked_anchors_change_nothing(k: int) -> None:
-    on_image = anchor_discrepancy(logits(1, 1, 30, 3), logits(2, 1, 30, 3))
-    padding = torch.ones(1, 20)
-    valid = torch.tensor([[True] * 30 + [False] * 20])
-    padded = image_uncertainty(torch.cat((on_image, padding), dim=1), k, valid)
-    torch.testing.assert_close(padded, image_uncertainty(on_image, k))
-
-
 def test_classifiers_that_agree_are_not_uncertain() -> None:
     same = logits(3, 1, 10, 2)
     assert float(image_uncertainty(anchor_discrepancy(same, same), 5)) == 0
