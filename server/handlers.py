@@ -96,7 +96,11 @@ async def _invalid_request(request: Request, error: Exception) -> Response:
     assert isinstance(error, RequestValidationError)
     request_id = request_id_of(request.scope)
     problems = [
-        {"loc": list(problem["loc"]), "msg": problem["msg"], "type": problem["type"]}
+        {
+            "loc": list(problem["loc"]),
+            "msg": problem["msg"].removeprefix("Value error, "),
+            "type": problem["type"],
+        }
         for problem in error.errors()
     ]
     if any(problem["type"] == "json_invalid" for problem in problems):

@@ -40,3 +40,5 @@ def configure(level: int = logging.INFO) -> None:
     root = logging.getLogger()
     root.handlers = [handler]
     root.setLevel(level)
+    # It says "Context impl" at every look at the schema's revision, so at every health check.
+    logging.getLogger("alembic.runtime.migration").setLevel(max(level, logging.WARNING))

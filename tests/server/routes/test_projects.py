@@ -182,3 +182,10 @@ def test_a_commit_that_fails_is_never_answered_as_a_success(
     event.remove(context.sessions, "before_commit", fail)
     assert (answer.status_code, answer.json()["code"]) == (503, "unavailable")
     assert client.get("/projects").json()["items"] == []
+
+
+@on_sqlite
+def test_a_refusal_is_our_sentence_without_the_validators_preface(client: TestClient) -> None:
+    body = {"name": "p", "classes": ["car", "car"]}
+    (problem,) = client.post("/projects", json=body).json()["detail"]
+    assert problem["msg"] == "class 'car' stands twice in the list"
