@@ -65,7 +65,7 @@ DRAWN_SIZE = (256, 192)
 DRAWN_PLAN = Plan(
     trained_cycles=3, budget=30, seed=0, training={"preset": "cpu", "image_long_side": 256}
 )
-FOLDER_PLAN = Plan(trained_cycles=3, budget=40, seed=0, training={"preset": "cpu"})
+FOLDER_PLAN = Plan(trained_cycles=4, budget=30, seed=0, training={"preset": "cpu"})
 
 
 def main() -> int:
