@@ -26,32 +26,35 @@ RUN if [ -z "$TORCH_INDEX_URL" ]; then \
     fi
 RUN /opt/venv/bin/pip install --quiet --no-deps --require-hashes -r /tmp/locks/worker.txt
 
-FROM base AS app
+FROM base AS runtime
 RUN useradd --uid 10001 --create-home --shell /usr/sbin/nologin miaod \
  && mkdir /data && chown miaod:miaod /data
 ENV PATH=/opt/venv/bin:$PATH MIAOD_DATA_DIR=/data
 WORKDIR /app
+VOLUME /data
+
+# The code comes last in both images: a changed line does not copy gigabytes of packages again.
+FROM runtime AS worker
+COPY --from=worker-venv /opt/venv /opt/venv
 COPY LICENSE alembic.ini ./
 COPY migrations migrations
 COPY server server
-VOLUME /data
-USER miaod
-
-FROM app AS worker
-COPY --from=worker-venv /opt/venv /opt/venv
 COPY worker worker
 ARG PRELOAD_WEIGHTS=""
 ENV MIAOD_WEIGHTS_DIR=${PRELOAD_WEIGHTS:+/opt/weights}
-USER root
 RUN [ -z "$PRELOAD_WEIGHTS" ] || python -m worker.miaod.pretrained /opt/weights $PRELOAD_WEIGHTS
 USER miaod
-# Cuts its training short and gives its lease back on SIGTERM.
+# Gives its cycle back on SIGTERM.
 STOPSIGNAL SIGTERM
 HEALTHCHECK --interval=30s --timeout=10s --start-period=60s CMD ["python", "-m", "worker", "check"]
 CMD ["python", "-m", "worker"]
 
-FROM app AS server
+FROM runtime AS server
 COPY --from=server-venv /opt/venv /opt/venv
+COPY LICENSE alembic.ini ./
+COPY migrations migrations
+COPY server server
+USER miaod
 ENV MIAOD_HOST=0.0.0.0 MIAOD_PORT=8000
 EXPOSE 8000
 HEALTHCHECK --interval=10s --timeout=5s --start-period=30s CMD ["python", "-c", \

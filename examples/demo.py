@@ -60,10 +60,18 @@ class CycleResult:
 DRAWN_POOL = 300
 DRAWN_VALIDATION = 80
 DRAWN_SIZE = (256, 192)
-# The drawn pictures are small, so that the demo takes minutes; a folder of photographs keeps the
-# preset's own image size.
+# The drawn pictures are small and their schedule short, so that the demo takes minutes; a folder of
+# photographs keeps the preset as it is.
 DRAWN_PLAN = Plan(
-    trained_cycles=3, budget=30, seed=0, training={"preset": "cpu", "image_long_side": 256}
+    trained_cycles=3,
+    budget=30,
+    seed=0,
+    training={
+        "preset": "cpu",
+        "image_long_side": 256,
+        "label_min_steps": 45,
+        "adversarial_min_steps": 10,
+    },
 )
 FOLDER_PLAN = Plan(trained_cycles=4, budget=30, seed=0, training={"preset": "cpu"})
 
