@@ -12,19 +12,19 @@ ENV PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1 PIP_NO_CACHE_DIR=1 PIP_DISABLE_
 
 FROM base AS server-venv
 RUN python3 -m venv /opt/venv
-COPY locks/server.txt /tmp/locks/
-RUN /opt/venv/bin/pip install --quiet --require-hashes -r /tmp/locks/server.txt
+COPY locks/server.txt /opt/locks/
+RUN /opt/venv/bin/pip install --quiet --require-hashes -r /opt/locks/server.txt
 
 FROM server-venv AS worker-venv
 ARG TORCH_INDEX_URL=""
-COPY locks/torch.txt locks/worker.txt /tmp/locks/
+COPY locks/torch.txt locks/worker.txt /opt/locks/
 RUN if [ -z "$TORCH_INDEX_URL" ]; then \
-      /opt/venv/bin/pip install --quiet --require-hashes -r /tmp/locks/torch.txt; \
+      /opt/venv/bin/pip install --quiet --require-hashes -r /opt/locks/torch.txt; \
     else \
       /opt/venv/bin/pip install --quiet --index-url "$TORCH_INDEX_URL" \
-        $(grep -oE '^(torch|torchvision)==[0-9.]+' /tmp/locks/torch.txt); \
+        $(grep -oE '^(torch|torchvision)==[0-9.]+' /opt/locks/torch.txt); \
     fi
-RUN /opt/venv/bin/pip install --quiet --no-deps --require-hashes -r /tmp/locks/worker.txt
+RUN /opt/venv/bin/pip install --quiet --no-deps --require-hashes -r /opt/locks/worker.txt
 
 FROM base AS runtime
 RUN useradd --uid 10001 --create-home --shell /usr/sbin/nologin miaod \
