@@ -26,7 +26,7 @@ PAD_MULTIPLE = 32
 """Batches are padded to a multiple of this, the stride of C5."""
 
 NORM_GROUPS = 8
-"""Groups of a group normalisation, fewer where the channels do not divide by it."""
+"""Groups of a group normalisation; fewer in networks too narrow for two channels in each."""
 
 PRIOR = 0.01
 """Probability that the classifiers give everything at the start: most anchors are background."""
