@@ -27,7 +27,7 @@ from worker.artifacts import add_description, add_scores
 from worker.child_process import tie_to_parent
 from worker.failures import CycleFailed, disk_and_memory_explained
 from worker.logs import configure_logging
-from worker.miaod.selection import rank_at_random, rank_by_uncertainty
+from worker.miaod.selection import rank_at_random
 from worker.progress import ProgressPipe
 from worker.records import CycleRecords, Job
 from worker.settings import WorkerSettings
@@ -86,12 +86,8 @@ def run_trained(
             metrics = learner.evaluate()
         with timed(seconds, "score"):
             uncertainty = learner.score()
-
-        ordinals = [image.ordinal for image in pool]
-        if job.strategy["name"] == "random":
-            order = rank_at_random(ordinals, job.seed)
-        else:
-            order = rank_by_uncertainty(ordinals, uncertainty)
+        with timed(seconds, "rank"):
+            order = learner.rank()
         records.write_ranking(pool, order, uncertainty)
 
         heatmaps: dict[str, str] = {}
@@ -104,7 +100,7 @@ def run_trained(
 
         metrics["seconds"] = {stage: round(spent, 3) for stage, spent in seconds.items()}
         add_description(records, job, device=learner.device_name)
-        add_scores(records, ordinals, uncertainty)
+        add_scores(records, [image.ordinal for image in pool], uncertainty)
         step_log.seek(0)
         lines = iter(lambda: step_log.read(CHUNK_BYTES), b"")
         records.add_artifact("log.jsonl", lines, "application/x-ndjson")

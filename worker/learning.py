@@ -10,6 +10,7 @@ import hashlib
 import io
 import json
 import platform
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -29,9 +30,11 @@ from worker.miaod import metrics
 from worker.miaod.checkpoint import UnknownModelFile, dump_model, load_model, warm_start
 from worker.miaod.config import from_dict
 from worker.miaod.engine import StepReport, TrainingDiverged, train
-from worker.miaod.inference import Prediction, predict, score
+from worker.miaod.frozen import frozen_cache
+from worker.miaod.inference import ImageScore, Prediction, predict
 from worker.miaod.model import build_model
 from worker.miaod.pretrained import PretrainedWeightsMissing
+from worker.miaod.strategies import rank_pool, score_pool, strategy_from
 from worker.progress import ProgressPipe
 from worker.records import Job
 from worker.settings import WorkerSettings
@@ -55,7 +58,7 @@ class Seen:
 
 
 class Learner:
-    """A model in the making: call `train` first, then the others in any order."""
+    """A model in the making: `train` first, then the others; `rank` after `score`."""
 
     def __init__(
         self, job: Job, blobs: BlobStore, settings: WorkerSettings, pipe: ProgressPipe
@@ -71,16 +74,18 @@ class Learner:
         self._pipe = pipe
         try:
             self._config = from_dict(job.training)
+            self._strategy = strategy_from(job.strategy)
         except ValueError as error:
             raise CycleFailed(
-                f"the training configuration does not fit this worker: {error}"
-            ) from (error)
+                f"the cycle's configuration does not fit this worker: {error}"
+            ) from error
         self._require_labels()
         self._device = choose_device(settings.device)
         self.device_name = describe_device(self._device, self._config.num_threads)
         pipe.device(self.device_name)
         torch.set_num_threads(self._config.num_threads)
         self._validation: list[Prediction] = []
+        self._scores: list[ImageScore] = []
         with self._explained():
             self._model = build_model(
                 self._config,
@@ -90,6 +95,8 @@ class Learner:
             )
         if self._config.warm_start and job.previous_model is not None:
             self._start_from(job.previous_model)
+        self._model.to(self._device)
+        self._frozen = frozen_cache(self._model.backbone, self._config)
 
     def train(self, step_log: BinaryIO) -> None:
         """Train; every step's losses go to `step_log`, one JSON object per line."""
@@ -120,6 +127,7 @@ class Learner:
                 seed=self._job.seed,
                 device=self._device,
                 on_step=on_step,
+                frozen=self._frozen,
             )
 
     def evaluate(self) -> Json:
@@ -152,15 +160,40 @@ class Learner:
         }
 
     def score(self) -> list[float]:
-        """The uncertainty of each image of the pool, in its order; NaN where it has none."""
+        """Score the pool: the uncertainty of each image in its order; NaN where it has none."""
         pool = self._job.snapshot.unlabeled
-        found: dict[int, float] = {}
         with self._explained():
-            scores = score(self._model, self._dataset(pool), self._config, self._device)
-            for ordinal, uncertainty in scores:
-                found[ordinal] = uncertainty
-                self._report("score", len(found) / len(pool), f"image {len(found)}/{len(pool)}")
-        return [found[image.ordinal] for image in pool]
+            self._scores = score_pool(
+                self._model,
+                self._dataset(pool),
+                self._config,
+                self._device,
+                frozen=self._frozen,
+                on_image=lambda done: self._report(
+                    "score", done / len(pool), f"image {done}/{len(pool)}"
+                ),
+            )
+        return [one.uncertainty for one in self._scores]
+
+    def rank(self) -> Sequence[int]:
+        """The positions of the pool's images in the order in which to label them."""
+        job, snapshot = self._job, self._job.snapshot
+        counts = Counter(box["class_id"] for record in snapshot.labeled for box in record.boxes)
+        with self._explained():
+            order = rank_pool(
+                self._strategy,
+                self._scores,
+                self._model,
+                self._dataset(snapshot.unlabeled),
+                self._dataset(snapshot.labeled),
+                [counts[label] for label in range(len(snapshot.class_names))],
+                self._config,
+                self._device,
+                budget=job.budget,
+                seed=job.seed,
+                frozen=self._frozen,
+            )
+        return [int(place) for place in order]
 
     def look_at_labeled(self) -> Iterator[Seen]:
         """Predictions on the labeled images, for review; those of the validation set included."""
@@ -226,6 +259,7 @@ class Learner:
                 self._config,
                 self._device,
                 heat_maps=heat_maps,
+                frozen=self._frozen,
             )
             for done, prediction in enumerate(predictions, start=1):
                 self._report(stage, done / len(records), f"image {done}/{len(records)}")

@@ -41,7 +41,7 @@ def create_cycle(
     asked = cycles.CycleRequest(
         project_id=body.project,
         budget=body.budget,
-        strategy=None if body.strategy is None else body.strategy.model_dump(),
+        strategy=None if body.strategy is None else body.strategy.model_dump(exclude_none=True),
         training=body.training,
         seed=body.seed,
         min_labeled=body.min_labeled,

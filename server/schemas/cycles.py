@@ -14,10 +14,46 @@ from server.store.models import Artifact
 CycleState = Literal["queued", "running", "succeeded", "failed", "cancelled"]
 
 
-class MiAodStrategy(RequestModel):
+class UncertaintyOptions(RequestModel):
+    """What may be weighed besides uncertainty when images are selected."""
+
+    class_balance: float | None = Field(
+        default=None,
+        gt=0,
+        le=1000,
+        description=(
+            "Move images up that seem to show classes with few labels: the weight of that against "
+            "the uncertainty's rank. 1 is a good start; null turns it off."
+        ),
+    )
+    diversity: float | None = Field(
+        default=None,
+        ge=1,
+        le=100,
+        description=(
+            "Spread the selection out over so many times the budget of candidates, by what is "
+            "detected in them, so that it does not show one thing again and again. 4 is a good "
+            "start; null turns it off."
+        ),
+    )
+
+
+class MiAodStrategy(UncertaintyOptions):
     """Select the images with the highest instance-level uncertainty (MI-AOD)."""
 
     name: Literal["mi-aod"]
+
+
+class EntropyStrategy(UncertaintyOptions):
+    """Select the images with the highest entropy of the classifier; training is the same."""
+
+    name: Literal["entropy"]
+
+
+class CoreSetStrategy(RequestModel):
+    """Select images unlike those that are labeled, by the backbone's features (k-centre greedy)."""
+
+    name: Literal["core-set"]
 
 
 class RandomStrategy(RequestModel):
@@ -27,8 +63,11 @@ class RandomStrategy(RequestModel):
 
 
 Strategy = Annotated[
-    MiAodStrategy | RandomStrategy,
-    Field(discriminator="name", examples=[{"name": "mi-aod"}]),
+    MiAodStrategy | EntropyStrategy | CoreSetStrategy | RandomStrategy,
+    Field(
+        discriminator="name",
+        examples=[{"name": "mi-aod"}, {"name": "mi-aod", "class_balance": 1.0}],
+    ),
 ]
 
 Budget = Annotated[

@@ -77,7 +77,10 @@ class QueryOut(BaseModel):
         description="0 or more; higher is labeled first. Null: selected at random."
     )
     reason: str = Field(
-        description="Why it was selected: `uncertainty`, `random`, `validation`.",
+        description=(
+            "Why it was selected: `uncertainty`, `entropy`, `class-balance`, `diversity`, "
+            "`core-set`, `random`, `validation`."
+        ),
         examples=["uncertainty"],
     )
     state: QueryState

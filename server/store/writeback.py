@@ -180,9 +180,9 @@ def publish(
     # First, so that no open query can be claimed any more when the images are chosen.
     _withdraw_earlier_queries(session, cycle)
     for_validation = _draw_validation_images(session, cycle)
-    at_random = cycle.kind == "initial" or cycle.strategy.get("name") == "random"
+    reason = _reason(cycle)
     selected: list[tuple[str, float | None, str]] = [
-        (image_id, uncertainty, "random" if at_random else "uncertainty")
+        (image_id, uncertainty, reason)
         for image_id, uncertainty in _select_by_rank(session, cycle, lease.fence)
     ]
     selected += [(image_id, None, "validation") for image_id in for_validation]
@@ -231,6 +231,18 @@ def publish(
     )
     finish(session, lease, num_selected=len(selected), metrics=metrics, message=message)
     return len(selected)
+
+
+def _reason(cycle: Cycle) -> str:
+    """Why a cycle selects what it selects, in a word; its last option speaks for all."""
+    if cycle.kind == "initial":
+        return "random"
+    if cycle.strategy.get("diversity") is not None:
+        return "diversity"
+    if cycle.strategy.get("class_balance") is not None:
+        return "class-balance"
+    name = str(cycle.strategy["name"])
+    return "uncertainty" if name == "mi-aod" else name
 
 
 def _withdraw_earlier_queries(session: Session, cycle: Cycle) -> None:

@@ -175,6 +175,23 @@ def test_a_project_may_be_given_by_name(
     }
 
 
+def test_options_of_the_strategy_are_options_of_the_command(
+    project_json: dict[str, Any], cycle_json: dict[str, Any], body_of: Callable[..., Any]
+) -> None:
+    server = Server({"GET /projects": page(project_json), "POST /cycles": cycle_json})
+    for arguments, strategy in (
+        (["--strategy", "core-set"], {"name": "core-set"}),
+        (["--class-balance", "1"], {"name": "mi-aod", "class_balance": 1.0}),
+        (
+            ["--strategy", "entropy", "--diversity", "4"],
+            {"name": "entropy", "diversity": 4.0},
+        ),
+    ):
+        result = run(server, "cycles", "create", "-p", "street", *arguments)
+        assert result.exit_code == 0
+        assert body_of(server.requests[-1])["strategy"] == strategy
+
+
 def test_an_unknown_project_name_is_a_sentence() -> None:
     result = run(Server({"GET /projects": page()}), "images", "list", "-p", "nowhere")
     assert result.exit_code == ExitCode.REFUSED

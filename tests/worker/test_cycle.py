@@ -44,6 +44,7 @@ from server.store.queue import Lease, LeaseLost
 from worker import cycle as cycle_module
 from worker.failures import CycleFailed
 from worker.loop import Supervisor
+from worker.miaod import strategies
 from worker.miaod.checkpoint import load_model
 from worker.miaod.config import PRESETS
 from worker.miaod.selection import rank_at_random, rank_by_uncertainty
@@ -134,7 +135,9 @@ class Pool:
                 )
             )
 
-    def order_cycle(self, kind: str, *, strategy: str = "mi-aod", **training: Any) -> str:
+    def order_cycle(
+        self, kind: str, *, strategy: str = "mi-aod", options: Json | None = None, **training: Any
+    ) -> str:
         """Queue a cycle."""
         self.num_cycles += 1
         with self.sessions.begin() as session:
@@ -143,7 +146,7 @@ class Pool:
                 number=self.num_cycles,
                 kind=kind,
                 budget=3,
-                strategy={"name": strategy},
+                strategy={"name": strategy, **(options or {})},
                 training={"preset": "cpu", **PRESETS["cpu"].to_dict(), **TINY, **training},
                 seed=11,
             )
@@ -427,7 +430,7 @@ def test_an_image_that_is_labeled_while_the_cycle_runs_is_passed_over(
         pool.annotate(best, [])
         return order
 
-    monkeypatch.setattr(cycle_module, "rank_by_uncertainty", label_the_best)
+    monkeypatch.setattr(strategies, "rank_by_uncertainty", label_the_best)
     cycle_id = pool.order_cycle("trained")
     run_here()
     queries = pool.queries(cycle_id)
@@ -474,6 +477,48 @@ def test_a_worker_that_lost_its_lease_publishes_nothing(
     with pool.sessions() as session:
         assert session.get_one(Project, pool.project_id).scored_cycle_id is None
         assert session.scalars(select(Model)).all() == []
+
+
+@pytest.mark.parametrize(
+    ("strategy", "options", "reason"),
+    [
+        ("entropy", {}, "entropy"),
+        ("core-set", {}, "core-set"),
+        ("mi-aod", {"class_balance": 1.0}, "class-balance"),
+        ("mi-aod", {"class_balance": 1.0, "diversity": 2.0}, "diversity"),
+    ],
+    ids=lambda value: str(value) if isinstance(value, str) else "-".join(value) or "plain",
+)
+def test_every_strategy_selects_by_its_own_order(
+    make_pool: Callable[..., Pool],
+    run_here: Callable[[], object],
+    strategy: str,
+    options: Json,
+    reason: str,
+) -> None:
+    pool = make_pool(labeled=2, unlabeled=6, validation=0)
+    cycle_id = pool.order_cycle(
+        "trained",
+        strategy=strategy,
+        options=options,
+        # The cache of frozen outputs is for whoever asks for it.
+        frozen_cache_megabytes=16,
+    )
+    run_here()
+    assert pool.row(cycle_id).error is None
+    queries = pool.queries(cycle_id)
+    assert [query.reason for query in queries] == [reason] * 3
+    scores = np.load(io.BytesIO(pool.artifacts(cycle_id)["scores.npz"]))["uncertainty"]
+    assert {query.uncertainty for query in queries} <= set(scores.tolist())
+
+
+def test_a_strategy_that_this_worker_does_not_know_fails_the_cycle_with_its_name(
+    make_pool: Callable[..., Pool], run_here: Callable[[], object]
+) -> None:
+    pool = make_pool(labeled=2, unlabeled=2, validation=0)
+    pool.order_cycle("trained", strategy="oracle")
+    with pytest.raises(CycleFailed, match="'oracle' is not known"):
+        run_here()
 
 
 def test_the_random_strategy_scores_the_pool_and_selects_by_the_seed_all_the_same(

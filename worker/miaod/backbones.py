@@ -18,6 +18,21 @@ from torch.nn import functional as F
 from worker.miaod.pretrained import imagenet_weights
 
 
+@dataclass(frozen=True)
+class Halfway:
+    """Where the leading stages of a backbone left a batch.
+
+    Attributes:
+        num_stages: how many of them were applied.
+        x: what the last of them gave; the images where there was none.
+        features: those of C3, C4 and C5 that came on the way.
+    """
+
+    num_stages: int
+    x: Tensor
+    features: tuple[Tensor, ...] = ()
+
+
 class Backbone(nn.Module):
     """Stages applied one after the other; three of them give C3, C4 and C5 (strides 8, 16, 32).
 
@@ -50,16 +65,23 @@ class Backbone(nn.Module):
         self.pixel_mean = pixel_mean
         self.pixel_std = pixel_std
 
-    def forward(self, images_BCHW: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """C3, C4 and C5 of normalised images whose sides are multiples of 32."""
-        features = []
-        x = images_BCHW
-        for index, stage in enumerate(self.stages):
-            x = stage(x)
+    def forward(self, images: Tensor | Halfway) -> tuple[Tensor, Tensor, Tensor]:
+        """C3, C4 and C5 of normalised images (B, 3, H, W) whose sides are multiples of 32.
+
+        Those that went through leading stages before go through the others alone.
+        """
+        start = images if isinstance(images, Halfway) else Halfway(0, images)
+        c3, c4, c5 = self.advance(start, len(self.stages)).features
+        return c3, c4, c5
+
+    def advance(self, halfway: Halfway, num_stages: int) -> Halfway:
+        """Apply stages until `num_stages` of them have been."""
+        x, features = halfway.x, list(halfway.features)
+        for index in range(halfway.num_stages, num_stages):
+            x = self.stages[index](x)
             if index in self.taps:
                 features.append(x)
-        c3, c4, c5 = features
-        return c3, c4, c5
+        return Halfway(num_stages, x, tuple(features))
 
     def train(self, mode: bool = True) -> Backbone:
         """Switch modes as ever, but leave batch normalisation in evaluation mode."""

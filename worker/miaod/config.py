@@ -142,10 +142,24 @@ class TrainingConfig:
         minimum=0,
         maximum=1_000_000,
     )
+    frozen_cache_megabytes: int = _setting(
+        0,
+        "Memory for what the frozen stages of the backbone make of a picture, which then need not "
+        "run again. Of use on a CPU, where many stages are frozen and flips are the only "
+        "augmentation.",
+        minimum=0,
+        maximum=1_000_000,
+    )
     num_loader_workers: int = _setting(
         4, "Processes that decode and resize; 0 does it between the steps.", minimum=0, maximum=128
     )
     # The losses.
+    method: str = _setting(
+        "mi-aod",
+        "mi-aod, or plain: the same detector without adversary and image-level loss, trained on "
+        "as many labeled batches. The control that tells what MI-AOD's training buys.",
+        choices=("mi-aod", "plain"),
+    )
     lambda_discrepancy: float = _setting(
         0.25,
         "Weight of the discrepancy terms; the paper found 0.2 to 2 alike, for its sum of them.",
@@ -316,6 +330,10 @@ class TrainingConfig:
         "means all. Only very small values hurt.",
         minimum=1,
         maximum=10_000_000,
+    )
+    average_classifiers: bool = _setting(
+        False,
+        "Detect by the mean of both classifiers' logits; the reference asks the first one alone.",
     )
     score_threshold: float = _setting(
         0.05, "Detections below this score are dropped.", minimum=0, maximum=1

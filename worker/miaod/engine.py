@@ -16,7 +16,9 @@ import torch
 from torch import Tensor, nn
 
 from worker.miaod.anchors import valid_flags
+from worker.miaod.backbones import Halfway
 from worker.miaod.config import TrainingConfig
+from worker.miaod.frozen import FrozenCache
 from worker.miaod.loading import BatchOrder, FittedImages, TrainingBatches, iterate
 from worker.miaod.losses import LossConfig, StageKind, labeled_losses, unlabeled_losses
 from worker.miaod.model import PAD_MULTIPLE, TOWERS, MiaodRetinaNet
@@ -31,6 +33,9 @@ TRAINED: dict[StageKind, tuple[str, ...]] = {
     "max": ("f1", "f2"),
 }
 """Parts that train in each kind of stage, as in the reference's code (its paper differs)."""
+
+PLAIN = ("backbone", "pyramid", "f1", "box")
+"""Parts of a detector without MI-AOD, for the method `plain`."""
 
 # Streams of batches within a stage, see `loading`.
 _LABELED, _UNLABELED = 0, 1
@@ -77,7 +82,7 @@ class TrainingState:
         self.model = model
         self.stage_index = 0
         self.step = 0
-        model.train_only(TRAINED["label"])
+        model.train_only(trained_parts(config, "label"))
         self._trainable = [p for p in model.parameters() if p.requires_grad]
         self.optimizer = build_optimizer(model, config)
         self._ema_decay = config.ema_decay
@@ -132,6 +137,7 @@ def train(
     device: torch.device,
     on_step: Callable[[StepReport], None] | None = None,
     state: TrainingState | None = None,
+    frozen: FrozenCache | None = None,
 ) -> TrainingState:
     """Train the model in place.
 
@@ -146,6 +152,7 @@ def train(
         device: where to train.
         on_step: called after every step; an exception from it ends the training.
         state: where to go on; None starts anew.
+        frozen: cache of the backbone's frozen stages, which other trainings may have filled.
 
     Returns:
         The state after the last step.
@@ -183,13 +190,15 @@ def train(
         config, labeled_batches(0).batches_per_epoch, has_unlabeled=bool(unlabeled_indices)
     )
     state = state or TrainingState(model, config)
-    stepper = _Stepper(state, config, device)
+    if frozen is not None:
+        frozen.require_same_stages(model.backbone)
+    stepper = _Stepper(state, config, device, frozen)
     total_steps = sum(stage.num_steps for stage in stages)
     while state.stage_index < len(stages):
         index, stage = state.stage_index, stages[state.stage_index]
         if config.fresh_optimizer and state.step == 0:
             state.optimizer = build_optimizer(model, config)
-        model.train_only(TRAINED[stage.kind])
+        model.train_only(trained_parts(config, stage.kind))
         places = range(state.step, stage.num_steps)
         source = iterate(labeled_batches(index), places, config)
         other = (
@@ -232,6 +241,11 @@ def train(
             "clip_norm may help"
         )
     return state
+
+
+def trained_parts(config: TrainingConfig, kind: StageKind) -> tuple[str, ...]:
+    """The parts that train in a kind of stage."""
+    return PLAIN if config.method == "plain" else TRAINED[kind]
 
 
 def build_optimizer(model: MiaodRetinaNet, config: TrainingConfig) -> torch.optim.Optimizer:
@@ -287,12 +301,19 @@ def autocast(config: TrainingConfig, device: torch.device) -> torch.autocast:
 class _Stepper:
     """One step: a labeled batch and an update; in min and max an unlabeled batch and another."""
 
-    def __init__(self, state: TrainingState, config: TrainingConfig, device: torch.device) -> None:
+    def __init__(
+        self,
+        state: TrainingState,
+        config: TrainingConfig,
+        device: torch.device,
+        frozen: FrozenCache | None,
+    ) -> None:
         self._state = state
         self._model = state.model
         self._config = config
         self._losses = loss_config(config)
         self._device = device
+        self._frozen = frozen
 
     def step(
         self, kind: StageKind, lr: float, labeled: Batch, unlabeled: Batch | None
@@ -315,8 +336,11 @@ class _Stepper:
         return dict(zip(terms, values, strict=True))
 
     def _labeled_terms(self, kind: StageKind, batch: Batch) -> dict[str, Tensor]:
-        # The box tower is frozen in max, but its loss is reported.
-        towers = TOWERS if kind != "max" else ("f1", "f2", "box")
+        if self._config.method == "plain":
+            towers: tuple[str, ...] = ("f1", "box")
+        else:
+            # The box tower is frozen in max, but its loss is reported.
+            towers = TOWERS if kind != "max" else ("f1", "f2", "box")
         with autocast(self._config, self._device):
             outputs = self._model(self._images(batch), towers)
         num_classes = self._model.num_classes
@@ -352,8 +376,10 @@ class _Stepper:
         self._model.zero_grad(set_to_none=True)
         return reported
 
-    def _images(self, batch: Batch) -> Tensor:
+    def _images(self, batch: Batch) -> Tensor | Halfway:
         backbone = self._model.backbone
+        if self._frozen is not None:
+            return self._frozen(backbone, batch, self._device)
         return normalise(batch, backbone.pixel_mean, backbone.pixel_std, self._device)
 
     def _targets(self, batch: Batch) -> list[Targets]:

@@ -1,7 +1,8 @@
 """What the four towers say about a batch: what losses, scoring and detection read.
 
 Shape suffixes: B images, A anchors of one level (or of all levels, level after level), C classes,
-K columns of a convolution map per anchor, N anchors per cell, H and W rows and columns of a map.
+K columns of a convolution map per anchor, N anchors per cell, D channels of the backbone, H and W
+rows and columns of a map.
 """
 
 from __future__ import annotations
@@ -10,6 +11,9 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+
+LOOK_STRIDE = 16
+"""Pixels between cells of `HeadOutputs.look_BDHW`."""
 
 
 @dataclass(frozen=True)
@@ -24,12 +28,15 @@ class HeadOutputs:
         mil: logits (B, A, C) of the image-level tower, before any softmax; (B, A, C + 1) where the
             last column stands for background. None where that tower was not run.
         deltas: box offsets (B, A, 4) as dx, dy, dw, dh. None where that tower was not run.
+        look_BDHW: the backbone's map at stride `LOOK_STRIDE`, by which pictures and objects are
+            compared. No gradient goes back through it.
     """
 
     f1: tuple[Tensor, ...]
     f2: tuple[Tensor, ...]
     mil: tuple[Tensor, ...] | None = None
     deltas: tuple[Tensor, ...] | None = None
+    look_BDHW: Tensor | None = None
 
     @property
     def num_classes(self) -> int:

@@ -1,23 +1,34 @@
 """A trained model at work: uncertainties of a pool, and detections with heat maps.
 
-Shape suffixes: B images, C channels or classes, A anchors, N detections, H and W rows and columns.
+Shape suffixes: B images, C classes, D channels of the backbone's map at stride 16, A anchors,
+N detections, H and W rows and columns.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
+from torchvision.ops import roi_align
 
+from worker.miaod.backbones import Halfway
 from worker.miaod.config import TrainingConfig
 from worker.miaod.detections import DetectionConfig, Detections, detect
 from worker.miaod.engine import autocast
+from worker.miaod.frozen import FrozenCache
+from worker.miaod.head_outputs import LOOK_STRIDE
 from worker.miaod.loading import PlainBatches, iterate
 from worker.miaod.model import MiaodRetinaNet
 from worker.miaod.samples import Dataset
-from worker.miaod.scoring import anchor_discrepancy, heat_map, image_uncertainty
+from worker.miaod.scoring import (
+    anchor_discrepancy,
+    anchor_entropy,
+    class_presence,
+    heat_map,
+    image_uncertainty,
+)
 from worker.miaod.transforms import Batch, normalise
 
 
@@ -30,28 +41,66 @@ class Prediction:
         detections: best first, boxes xyxy in the pixels of the original picture, on the CPU.
         heat_map_HW: float32 in [0, 1], where the classifiers disagree, at the resized picture's
             size; None unless asked for.
+        looks_ND: what the backbone sees in each box, float32 on the CPU; None unless asked for.
     """
 
     ordinal: int
     detections: Detections
     heat_map_HW: Tensor | None
+    looks_ND: Tensor | None = None
+
+
+@dataclass(frozen=True)
+class ImageScore:
+    """What tells how much a picture would teach.
+
+    Attributes:
+        ordinal: which picture.
+        uncertainty: MI-AOD's, >= 0; not a number where the network's output is not.
+        entropy: of the first classifier, >= 0; averaged over as many anchors as the uncertainty.
+        presence_C: float32, the highest probability of each class anywhere in the picture.
+        look_D: float32, what the backbone sees in the picture, averaged over it.
+    """
+
+    ordinal: int
+    uncertainty: float
+    entropy: float
+    presence_C: Tensor
+    look_D: Tensor
 
 
 def score(
-    model: MiaodRetinaNet, dataset: Dataset, config: TrainingConfig, device: torch.device
-) -> Iterator[tuple[int, float]]:
-    """Uncertainty of every picture of a dataset, as (ordinal, uncertainty).
+    model: MiaodRetinaNet,
+    dataset: Dataset,
+    config: TrainingConfig,
+    device: torch.device,
+    *,
+    frozen: FrozenCache | None = None,
+) -> Iterator[ImageScore]:
+    """Score every picture of a dataset; in groups of one size, not in the order of the dataset.
 
-    Pictures come in groups of one size, not in the order of the dataset. Not a number where the
-    network's output is not.
+    Args:
+        model: trained.
+        dataset: pictures; their boxes are not read.
+        config: its data, scoring and thread fields are read.
+        device: where to run.
+        frozen: cache of the backbone's frozen stages.
     """
-    for batch, images_BCHW in _batches(model, dataset, config, device):
+    for batch, images in _batches(model, dataset, config, device, frozen):
         with torch.inference_mode():
             with autocast(config, device):
-                outputs = model(images_BCHW, ("f1", "f2"))
-            discrepancy_BA = anchor_discrepancy(torch.cat(outputs.f1, 1), torch.cat(outputs.f2, 1))
-            uncertainty_B = image_uncertainty(discrepancy_BA, config.scoring_k)
-        yield from zip(batch.ordinals, uncertainty_B.tolist(), strict=True)
+                outputs = model(images, ("f1", "f2"))
+            f1_BAC, f2_BAC = torch.cat(outputs.f1, 1), torch.cat(outputs.f2, 1)
+            k = config.scoring_k
+            uncertainty_B = image_uncertainty(anchor_discrepancy(f1_BAC, f2_BAC), k).tolist()
+            entropy_B = image_uncertainty(anchor_entropy(f1_BAC), k).tolist()
+            presence_BC = class_presence(f1_BAC, f2_BAC).cpu()
+            assert outputs.look_BDHW is not None, "every detector shows its backbone's map"
+            look_BD = outputs.look_BDHW.float().mean(dim=(2, 3)).cpu()
+        for place, ordinal in enumerate(batch.ordinals):
+            yield ImageScore(
+                ordinal, uncertainty_B[place], entropy_B[place], presence_BC[place], look_BD[place]
+            )
 
 
 def predict(
@@ -61,6 +110,8 @@ def predict(
     device: torch.device,
     *,
     heat_maps: bool = False,
+    looks: bool = False,
+    frozen: FrozenCache | None = None,
 ) -> Iterator[Prediction]:
     """Detections of every picture of a dataset, in groups of one size.
 
@@ -70,6 +121,8 @@ def predict(
         config: its data, detection and thread fields are read.
         device: where to run.
         heat_maps: make them too.
+        looks: say what the backbone sees in each box, too.
+        frozen: cache of the backbone's frozen stages.
     """
     thresholds = DetectionConfig(
         score_threshold=config.score_threshold,
@@ -77,21 +130,27 @@ def predict(
         candidates_per_level=config.nms_candidates,
         max_per_image=config.detections_per_image,
     )
-    for batch, images_BCHW in _batches(model, dataset, config, device):
+    for batch, images in _batches(model, dataset, config, device, frozen):
+        factors = [
+            (w / original_w, h / original_h)
+            for (h, w), (original_h, original_w) in zip(
+                batch.sizes_hw, batch.original_sizes_hw, strict=True
+            )
+        ]
         with torch.inference_mode():
             with autocast(config, device):
-                outputs = model(images_BCHW, ("f1", "f2", "box") if heat_maps else ("f1", "box"))
+                both = heat_maps or config.average_classifiers
+                outputs = model(images, ("f1", "f2", "box") if both else ("f1", "box"))
+            asked = outputs
+            if config.average_classifiers:
+                means = zip(outputs.f1, outputs.f2, strict=True)
+                asked = replace(outputs, f1=tuple((f1 + f2) / 2 for f1, f2 in means))
             found = detect(
-                outputs,
+                asked,
                 model.anchors_for(batch.padded_hw),
                 batch.sizes_hw,
                 thresholds,
-                scale_factors=[
-                    (w / original_w, h / original_h)
-                    for (h, w), (original_h, original_w) in zip(
-                        batch.sizes_hw, batch.original_sizes_hw, strict=True
-                    )
-                ],
+                scale_factors=factors,
             )
             maps: list[Tensor | None] = [None] * len(found)
             if heat_maps:
@@ -104,21 +163,66 @@ def predict(
                     heat_map([level[row] for level in levels], sizes, model.strides, size_hw).cpu()
                     for row, size_hw in enumerate(batch.sizes_hw)
                 ]
-        for ordinal, detections, map_HW in zip(batch.ordinals, found, maps, strict=True):
+            all_looks: list[Tensor | None] = [None] * len(found)
+            if looks:
+                assert outputs.look_BDHW is not None, "every detector shows its backbone's map"
+                all_looks = list(box_looks(outputs.look_BDHW, found, factors))
+        for ordinal, detections, map_HW, looks_ND in zip(
+            batch.ordinals, found, maps, all_looks, strict=True
+        ):
             on_cpu = Detections(
                 boxes=detections["boxes"].cpu(),
                 labels=detections["labels"].cpu(),
                 scores=detections["scores"].cpu(),
             )
-            yield Prediction(ordinal, on_cpu, map_HW)
+            yield Prediction(ordinal, on_cpu, map_HW, looks_ND)
+
+
+def box_looks(
+    look_BDHW: Tensor, found: Sequence[Detections], factors: Sequence[tuple[float, float]]
+) -> Sequence[Tensor]:
+    """What a map shows inside each box.
+
+    Args:
+        look_BDHW: see `HeadOutputs`.
+        found: detections of each image, in the pixels of the original picture.
+        factors: network pixels per original pixel of each image, (x, y).
+
+    Returns:
+        Per image (N, D), the mean inside each box, on the CPU.
+    """
+    boxes = [
+        detections["boxes"] * detections["boxes"].new_tensor((x, y, x, y))
+        for detections, (x, y) in zip(found, factors, strict=True)
+    ]
+    # One bin with four samples: boxes are small against the map's stride.
+    looks = roi_align(
+        look_BDHW.float().contiguous(),
+        boxes,
+        output_size=1,
+        spatial_scale=1 / LOOK_STRIDE,
+        sampling_ratio=2,
+        aligned=True,
+    )
+    rows: Tensor = looks.flatten(1).cpu()
+    return torch.split(rows, [len(image) for image in boxes])
 
 
 def _batches(
-    model: MiaodRetinaNet, dataset: Dataset, config: TrainingConfig, device: torch.device
-) -> Iterator[tuple[Batch, Tensor]]:
+    model: MiaodRetinaNet,
+    dataset: Dataset,
+    config: TrainingConfig,
+    device: torch.device,
+    frozen: FrozenCache | None,
+) -> Iterator[tuple[Batch, Tensor | Halfway]]:
+    if frozen is not None:
+        frozen.require_same_stages(model.backbone)
     torch.set_num_threads(config.num_threads)
     model.to(device).eval()
     batches = PlainBatches(dataset, config)
     backbone = model.backbone
     for batch in iterate(batches, range(len(batches)), config):
-        yield batch, normalise(batch, backbone.pixel_mean, backbone.pixel_std, device)
+        if frozen is not None:
+            yield batch, frozen(backbone, batch, device)
+        else:
+            yield batch, normalise(batch, backbone.pixel_mean, backbone.pixel_std, device)

@@ -108,7 +108,8 @@ def labeled_losses(
     """Losses of a labeled batch.
 
     Args:
-        outputs: f1, f2, deltas; mil too unless the stage is "max".
+        outputs: f1, f2, deltas; mil too unless the stage is "max". Where that tower did not run
+            there is no l_imgcls.
         targets: one per image, from `targets.assign`.
         present_BC: 1.0 where the image has a box of the class (`targets.present_classes`).
         stage: see the table at the top of the module.
@@ -126,7 +127,7 @@ def labeled_losses(
         localisation = box_losses(outputs, targets).sum()
         terms = {"l_det_cls": classification, "l_det_loc": localisation}
         total = classification + localisation
-        if stage != "max":
+        if stage != "max" and outputs.mil is not None:
             counted_BC = torch.ones_like(present_BC) if known_BC is None else known_BC.float()
             if config.skip_empty_images and not _has_background_column(outputs):
                 counted_BC = counted_BC * present_BC.amax(dim=1, keepdim=True)

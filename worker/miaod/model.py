@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from worker.miaod.anchors import feature_sizes, level_anchors
-from worker.miaod.backbones import Backbone, build_backbone
+from worker.miaod.backbones import Backbone, Halfway, build_backbone
 from worker.miaod.config import TrainingConfig
 from worker.miaod.head_outputs import HeadOutputs, flatten_map
 
@@ -136,15 +136,17 @@ class MiaodRetinaNet(nn.Module):
         self._anchors: dict[tuple[tuple[int, int], torch.device], list[Tensor]] = {}
         self.train_only(())
 
-    def forward(self, images_BCHW: Tensor, towers: Sequence[str] = TOWERS) -> HeadOutputs:
+    def forward(self, images: Tensor | Halfway, towers: Sequence[str] = TOWERS) -> HeadOutputs:
         """What the towers say.
 
         Args:
-            images_BCHW: normalised float images, sides multiples of `PAD_MULTIPLE`.
+            images: normalised float images (B, 3, H, W), sides multiples of `PAD_MULTIPLE`; or what
+                the leading stages of the backbone made of them (see `frozen`).
             towers: those to run. "f1" always runs; without "f2" its place is taken by f1, since
                 detection, which reads f1 alone, need not pay for both.
         """
-        levels = self.pyramid(self.backbone(images_BCHW))
+        features = self.backbone(images)
+        levels = self.pyramid(features)
 
         def run(name: str) -> tuple[Tensor, ...] | None:
             if name not in towers:
@@ -154,7 +156,13 @@ class MiaodRetinaNet(nn.Module):
 
         f1, f2 = run("f1"), run("f2")
         assert f1 is not None, "every use of the network reads the first classifier"
-        return HeadOutputs(f1=f1, f2=f1 if f2 is None else f2, mil=run("mil"), deltas=run("box"))
+        return HeadOutputs(
+            f1=f1,
+            f2=f1 if f2 is None else f2,
+            mil=run("mil"),
+            deltas=run("box"),
+            look_BDHW=features[1].detach(),
+        )
 
     def anchors_for(self, image_hw: tuple[int, int]) -> list[Tensor]:
         """Anchors (A, 4) of every level for batches of that padded size, on the model's device."""

@@ -53,3 +53,32 @@ class Dataset(Protocol):
 
     def load(self, index: int) -> Sample:
         """Decode picture `index` (0-based place in this set, not its ordinal)."""
+
+
+class Subset:
+    """Some pictures of a dataset."""
+
+    def __init__(self, dataset: Dataset, indices: Sequence[int]) -> None:
+        """Take those at the indices, which ascend."""
+        self._dataset = dataset
+        self._indices = list(indices)
+
+    @property
+    def ordinals(self) -> Sequence[int]:
+        """As in `Dataset`."""
+        ordinals = self._dataset.ordinals
+        return [ordinals[index] for index in self._indices]
+
+    @property
+    def sizes_hw(self) -> Sequence[tuple[int, int]]:
+        """As in `Dataset`."""
+        sizes_hw = self._dataset.sizes_hw
+        return [sizes_hw[index] for index in self._indices]
+
+    def __len__(self) -> int:
+        """Number of pictures."""
+        return len(self._indices)
+
+    def load(self, index: int) -> Sample:
+        """As in `Dataset`."""
+        return self._dataset.load(self._indices[index])

@@ -37,7 +37,8 @@ def plan_stages(
     """The stages of one training.
 
     A label stage, then per round: minimise, maximise, label. The paper has maximise first, its code
-    as here. Without unlabeled images only the label stages are left.
+    as here. Without unlabeled images only the label stages are left; plain training has a label
+    stage in the place of each pair.
 
     Args:
         config: its schedule fields are read.
@@ -56,7 +57,10 @@ def plan_stages(
     rounds = config.rounds
     stages = [Stage("label", f"label 1/{rounds + 1}", label)]
     for turn in range(1, rounds + 1):
-        if has_unlabeled:
+        if config.method == "plain":
+            # The same number of labeled batches as below.
+            stages.append(Stage("label", f"plain {turn}/{rounds}", 2 * adversarial))
+        elif has_unlabeled:
             stages.append(Stage("min", f"minimise {turn}/{rounds}", adversarial))
             stages.append(Stage("max", f"maximise {turn}/{rounds}", adversarial))
         stages.append(Stage("label", f"label {turn + 1}/{rounds + 1}", label))

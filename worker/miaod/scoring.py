@@ -1,4 +1,4 @@
-"""How uncertain the detector is about an anchor, and so about an image.
+"""How uncertain the detector is about an anchor, and so about an image; and what it sees there.
 
 Two classifiers that learned the same labels, one after the other pulled apart and together on the
 unlabeled images, differ where the labels do not say enough.
@@ -36,8 +36,26 @@ def anchor_discrepancy(f1_logits_BAC: Tensor, f2_logits_BAC: Tensor) -> Tensor:
     return difference.square().mean(dim=2)
 
 
+def anchor_entropy(logits_BAC: Tensor) -> Tensor:
+    """Entropy of the classifier's yes or no to each class, a mean over classes.
+
+    Returns:
+        (B, A) float32 in [0, ln 2]; greatest where every class has probability one half.
+    """
+    logits = logits_BAC.float()
+    # -p ln p - (1 - p) ln(1 - p), finite for any logit.
+    entropy = functional.softplus(logits) - logits * logits.sigmoid()
+    return entropy.mean(dim=2)
+
+
+def class_presence(f1_logits_BAC: Tensor, f2_logits_BAC: Tensor) -> Tensor:
+    """(B, C) how sure the classifiers are to see a class: their highest mean probability."""
+    mean_BAC = (f1_logits_BAC.float().sigmoid() + f2_logits_BAC.float().sigmoid()) / 2
+    return mean_BAC.amax(dim=1)
+
+
 def image_uncertainty(discrepancy_BA: Tensor, k: int) -> Tensor:
-    """Mean of an image's k largest anchor discrepancies.
+    """Mean of an image's k largest anchor discrepancies (or entropies).
 
     Args:
         discrepancy_BA: of the anchors of all levels. Only images of one padded size may share a

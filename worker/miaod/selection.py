@@ -50,6 +50,56 @@ def rank_at_random(ordinals: ArrayLike, seed: int) -> Order:
     return np.lexsort((numbers, draws)).astype(np.int64)
 
 
+def balance_classes(
+    order: ArrayLike,
+    presence_IC: ArrayLike,
+    box_counts_C: ArrayLike,
+    *,
+    weight: float,
+    num_wanted: int,
+) -> Order:
+    """Move images up that seem to show classes with few labels.
+
+    One after the other, the image with the highest u + weight * sum_c p_c / (1 + n_c) is taken: u
+    is its place in the order, 1 for the first and falling to 0; p_c how sure the network is to see
+    class c in it; n_c the labeled boxes of the class, those expected from the images taken before
+    included. A rare class counts for much until a few images with it are taken.
+
+    Args:
+        order: positions of the I images, the most uncertain first.
+        presence_IC: by position, in [0, 1]; NaN counts as 0.
+        box_counts_C: labeled boxes of each class.
+        weight: of the classes against the uncertainty.
+        num_wanted: images to choose so; the others follow in their old order.
+
+    Returns:
+        The same positions.
+
+    Raises:
+        ValueError: the shapes do not fit.
+    """
+    before = np.asarray(order, dtype=np.int64)
+    presence = np.nan_to_num(np.asarray(presence_IC, dtype=np.float64))
+    counts = np.array(box_counts_C, dtype=np.float64)
+    if presence.shape != (len(before), len(counts)):
+        raise ValueError(
+            f"presence has shape {presence.shape}: expected {(len(before), len(counts))}, a row "
+            "per image and a column per class"
+        )
+    presence = presence[before]
+    urgency = 1 - np.arange(len(before)) / max(len(before), 1)
+    taken: list[int] = []
+    for _ in range(min(num_wanted, len(before))):
+        gain = urgency + weight * (presence / (1 + counts)).sum(axis=1)
+        gain[taken] = -np.inf
+        place = int(gain.argmax())
+        taken.append(place)
+        counts += presence[place]
+    others = np.setdiff1d(np.arange(len(before)), taken)
+    balanced: Order = np.concatenate((before[taken], before[others]))
+    return balanced
+
+
 def initial_sets(num_images: int, labeled_size: int, seed: int) -> tuple[Order, Order, Order]:
     """The reference's first draw: permutation of all, labeled set and unlabeled set (both sorted).
 

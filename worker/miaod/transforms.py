@@ -48,6 +48,19 @@ class Batch:
         """Rows and columns of the batch."""
         return (self.images_BCHW.shape[2], self.images_BCHW.shape[3])
 
+    def only(self, place: int) -> Batch:
+        """The picture at one place as a batch of its own, padded as it is here."""
+        one = slice(place, place + 1)
+        return Batch(
+            images_BCHW=self.images_BCHW[one],
+            boxes=self.boxes[one],
+            labels=self.labels[one],
+            sizes_hw=self.sizes_hw[one],
+            original_sizes_hw=self.original_sizes_hw[one],
+            ordinals=self.ordinals[one],
+            num_known_classes=self.num_known_classes[one],
+        )
+
 
 @dataclass(frozen=True)
 class Fitted:

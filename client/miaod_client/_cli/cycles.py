@@ -33,6 +33,12 @@ app = make_group("Rounds of train, evaluate, score, select.")
 CycleArgument = Annotated[str, typer.Argument(metavar="CYCLE", help="The cycle's id.")]
 
 
+def strategy_of(name: str | None, **options: float | None) -> dict[str, Any] | str | None:
+    """The strategy for the request; an option without a name is one of mi-aod."""
+    given = {option: value for option, value in options.items() if value is not None}
+    return {"name": name or "mi-aod", **given} if given else name
+
+
 @app.command()
 def create(
     ctx: typer.Context,
@@ -40,7 +46,17 @@ def create(
     budget: Annotated[
         int | None, typer.Option("--budget", "-b", min=1, help="Images to select.")
     ] = None,
-    strategy: Annotated[str | None, typer.Option(help="How to select: mi-aod or random.")] = None,
+    strategy: Annotated[
+        str | None, typer.Option(help="How to select: mi-aod, entropy, core-set or random.")
+    ] = None,
+    class_balance: Annotated[
+        float | None,
+        typer.Option(help="Weight of rare classes, an option of mi-aod and entropy; try 1."),
+    ] = None,
+    diversity: Annotated[
+        float | None,
+        typer.Option(help="Candidates per image to spread out over, an option as well; try 4."),
+    ] = None,
     preset: Annotated[str | None, typer.Option(help="Training preset, such as cpu.")] = None,
     overrides: Annotated[
         list[str] | None,
@@ -62,7 +78,7 @@ def create(
         cycle = client.cycles.create(
             project=project_id(client, project),
             budget=budget,
-            strategy=strategy,
+            strategy=strategy_of(strategy, class_balance=class_balance, diversity=diversity),
             preset=preset,
             training=parse_overrides(overrides) if overrides else None,
             seed=seed,

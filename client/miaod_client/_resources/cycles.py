@@ -34,7 +34,8 @@ class Cycles(Resource):
         Args:
             project: the project's id.
             budget: how many images to select.
-            strategy: `"mi-aod"`, `"random"`, or `{"name": …}` with its options.
+            strategy: `"mi-aod"`, `"entropy"`, `"core-set"`, `"random"`, or `{"name": …}` with its
+                options, as `{"name": "mi-aod", "class_balance": 1.0, "diversity": 4.0}`.
             preset: training preset, such as `cpu` or `default`; short for `training["preset"]`.
             training: overrides of the preset's fields.
             seed: of every random choice.

@@ -59,6 +59,22 @@ def test_the_seed_is_drawn_and_stored_unless_given(client: TestClient, pool: Poo
     assert start(client, pool.project, budget=1, seed=0).json()["seed"] == 0
 
 
+@pytest.mark.parametrize(
+    "strategy",
+    [
+        {"name": "entropy"},
+        {"name": "core-set"},
+        {"name": "mi-aod", "class_balance": 1.0},
+        {"name": "entropy", "class_balance": 0.5, "diversity": 4.0},
+    ],
+)
+def test_a_cycle_keeps_its_strategy_with_the_options_that_were_given(
+    client: TestClient, pool: Pool, strategy: dict[str, Any]
+) -> None:
+    pool.upload(1)
+    assert start(client, pool.project, budget=1, strategy=strategy).json()["strategy"] == strategy
+
+
 def test_a_project_s_defaults_fill_what_the_request_leaves_out(
     client: TestClient, pool: Pool
 ) -> None:
@@ -181,7 +197,10 @@ def test_the_draw_for_validation_is_announced_and_leaves_less_to_select(
         ({"budget": 2**40}, "less than or equal"),
         ({"budget": True}, "valid integer"),
         ({"budget": 1, "seed": -1}, "greater than or equal to 0"),
-        ({"budget": 1, "strategy": {"name": "entropy"}}, "'mi-aod', 'random'"),
+        ({"budget": 1, "strategy": {"name": "best"}}, "'mi-aod', 'entropy', 'core-set', 'random'"),
+        ({"budget": 1, "strategy": {"name": "mi-aod", "diversity": 0.5}}, "greater than or equal"),
+        ({"budget": 1, "strategy": {"name": "entropy", "class_balance": 0}}, "greater than 0"),
+        ({"budget": 1, "strategy": {"name": "random", "diversity": 4}}, "Extra inputs"),
         ({"budget": 1, "strategy": "random"}, "dictionary"),
         ({"budget": 1, "training": {"preset": "huge"}}, "there are"),
         ({"budget": 1, "training": {"batch_size": "4"}}, "must be a whole number"),

@@ -184,6 +184,14 @@ def test_publishing_shows_everything_at_once(world: Any) -> None:
         ({"kind": "initial"}, "random"),
         ({"strategy": {"name": "random"}}, "random"),
         ({"strategy": {"name": "mi-aod"}}, "uncertainty"),
+        ({"strategy": {"name": "entropy"}}, "entropy"),
+        ({"strategy": {"name": "core-set"}}, "core-set"),
+        ({"strategy": {"name": "mi-aod", "class_balance": 1.0}}, "class-balance"),
+        ({"strategy": {"name": "mi-aod", "class_balance": 1.0, "diversity": 4.0}}, "diversity"),
+        (
+            {"kind": "initial", "strategy": {"name": "mi-aod", "diversity": 4.0}},
+            "random",
+        ),
     ],
 )
 def test_a_query_says_why_its_image_was_selected(

@@ -355,3 +355,28 @@ def test_minimising_lowers_and_maximising_raises_the_discrepancy(
         loss.backward()  # type: ignore[no-untyped-call]
         optimizer.step()
     assert sign * (seen[-1] - seen[0]) > 0
+
+
+def test_plain_training_touches_nothing_of_mi_aod() -> None:
+    config = tiny_config(method="plain", frozen_stages=0)
+    model = tiny_model(config)
+    before = snapshot(model)
+    model, reports = run(config, model=model)
+    changed = changed_parts(before, snapshot(model))
+    assert changed == {"backbone", "pyramid", "f1", "box"}
+    for report in reports:
+        assert "unlabeled_total" not in report.losses
+        assert "l_imgcls" not in report.losses
+        total = report.losses["l_det_cls"] + report.losses["l_det_loc"]
+        assert report.losses["total"] == pytest.approx(total)
+
+
+def test_plain_training_is_the_focal_loss_of_one_classifier() -> None:
+    """The first step's loss, which the same weights give in either method but for f2."""
+    plain, ours = tiny_config(method="plain"), tiny_config()
+    model = tiny_model(ours)
+    model.towers["f2"].load_state_dict(model.towers["f1"].state_dict())
+    _, [expected, *_] = run(ours, model=model)
+    _, [found, *_] = run(plain)
+    for name in ("l_det_cls", "l_det_loc"):
+        assert found.losses[name] == pytest.approx(expected.losses[name], rel=1e-5)

@@ -65,3 +65,13 @@ def test_the_cosine_falls_over_the_whole_training() -> None:
     assert rates[0] == config.learning_rate
     assert rates == sorted(rates, reverse=True)
     assert rates[-1] < 0.02 * config.learning_rate
+
+
+def test_plain_training_sees_as_many_labeled_batches_as_mi_aod() -> None:
+    for has_unlabeled in (True, False):
+        plain = plan_stages(
+            dataclasses.replace(PRESETS["cpu"], method="plain"), 10, has_unlabeled=has_unlabeled
+        )
+        ours = plan_stages(PRESETS["cpu"], 10, has_unlabeled=True)
+        assert {stage.kind for stage in plain} == {"label"}
+        assert sum(stage.num_steps for stage in plain) == sum(stage.num_steps for stage in ours)

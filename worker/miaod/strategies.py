@@ -1,0 +1,180 @@
+"""How the pool is put into an order: the strategy, and what it may add to an uncertainty.
+
+    score the pool  ->  rank by the strategy's measure  ->  balance classes  ->  spread out
+
+The last two are options on top of an uncertainty. Shape suffixes: C classes, D channels of a look,
+I images of the pool, L labeled images.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from worker.miaod.config import TrainingConfig
+from worker.miaod.diversity import k_center_order, spread_out
+from worker.miaod.frozen import FrozenCache
+from worker.miaod.inference import ImageScore, Prediction, predict, score
+from worker.miaod.model import MiaodRetinaNet
+from worker.miaod.samples import Dataset, Subset
+from worker.miaod.selection import Order, balance_classes, rank_at_random, rank_by_uncertainty
+
+Floats = NDArray[np.float64]
+
+NAMES = ("mi-aod", "random", "entropy", "core-set")
+"""By what the pool is ranked: MI-AOD's uncertainty, a draw, entropy, distance from the labeled."""
+
+UNCERTAINTIES = ("mi-aod", "entropy")
+"""Those that take the options."""
+
+RESERVE = 0.25
+"""Images that are chosen beyond the budget, as a share of it: some may turn out to be labeled or
+deleted by the time the cycle ends, and others then take their places."""
+
+
+@dataclass(frozen=True)
+class Strategy:
+    """Which images to select.
+
+    Attributes:
+        name: one of `NAMES`.
+        class_balance: weight of rare classes against uncertainty, > 0; None: classes do not count.
+        diversity: how many candidates per wanted image the re-ranking spreads out over, >= 1;
+            None: the most uncertain images, however alike.
+    """
+
+    name: str = "mi-aod"
+    class_balance: float | None = None
+    diversity: float | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse what makes no sense."""
+        if self.name not in NAMES:
+            raise ValueError(
+                f"strategy {self.name!r} is not known: it must be one of {', '.join(NAMES)}"
+            )
+        if self.class_balance is not None and self.class_balance <= 0:
+            raise ValueError(f"class_balance is {self.class_balance}: it must be greater than 0")
+        if self.diversity is not None and self.diversity < 1:
+            raise ValueError(f"diversity is {self.diversity}: it must be 1 or more")
+        options = self.class_balance is not None or self.diversity is not None
+        if options and self.name not in UNCERTAINTIES:
+            raise ValueError(
+                f"strategy {self.name} takes no options: class_balance and diversity go with "
+                f"{' and '.join(UNCERTAINTIES)}"
+            )
+
+
+def strategy_from(values: Mapping[str, Any]) -> Strategy:
+    """A strategy from its JSON object.
+
+    Raises:
+        ValueError: an unknown name or option, or a value out of range.
+    """
+    unknown = sorted(set(values) - {"name", "class_balance", "diversity"})
+    if unknown:
+        raise ValueError(f"strategy has no option {unknown[0]!r}")
+    return Strategy(**values)
+
+
+def score_pool(
+    model: MiaodRetinaNet,
+    pool: Dataset,
+    config: TrainingConfig,
+    device: torch.device,
+    *,
+    frozen: FrozenCache | None = None,
+    on_image: Callable[[int], None] = lambda done: None,
+) -> list[ImageScore]:
+    """The scores of a dataset in its order; `on_image` hears how many images are done."""
+    found = []
+    for one in score(model, pool, config, device, frozen=frozen):
+        found.append(one)
+        on_image(len(found))
+    return sorted(found, key=lambda one: one.ordinal)
+
+
+def rank_pool(
+    strategy: Strategy,
+    scores: Sequence[ImageScore],
+    model: MiaodRetinaNet,
+    pool: Dataset,
+    labeled: Dataset,
+    box_counts_C: Sequence[int],
+    config: TrainingConfig,
+    device: torch.device,
+    *,
+    budget: int,
+    seed: int,
+    frozen: FrozenCache | None = None,
+) -> Order:
+    """Put the pool into the strategy's order.
+
+    Args:
+        strategy: by what.
+        scores: of the pool, from `score_pool`.
+        model: trained.
+        pool: the unlabeled images; boxes are not read.
+        labeled: the images that were trained on; only their pictures are read, for `core-set`.
+        box_counts_C: labeled boxes of each class.
+        config: how to read images and run the model.
+        device: where to run it.
+        budget: images that are wanted.
+        seed: of a random order.
+        frozen: cache of the backbone's frozen stages.
+
+    Returns:
+        Positions in the pool, the first to select at the front.
+    """
+    if not scores:
+        return np.empty(0, dtype=np.int64)
+    ordinals = [one.ordinal for one in scores]
+    if strategy.name == "random":
+        return rank_at_random(ordinals, seed)
+    if strategy.name == "core-set":
+        known = score_pool(model, labeled, config, device, frozen=frozen)
+        return k_center_order(_looks(scores), _looks(known), num_wanted=_with_reserve(budget))
+
+    measure = [one.entropy if strategy.name == "entropy" else one.uncertainty for one in scores]
+    order = rank_by_uncertainty(ordinals, measure)
+    if strategy.class_balance is not None:
+        order = balance_classes(
+            order,
+            torch.stack([one.presence_C for one in scores]).numpy(),
+            box_counts_C,
+            weight=strategy.class_balance,
+            num_wanted=_with_reserve(budget * (strategy.diversity or 1)),
+        )
+    if strategy.diversity is not None:
+        candidates, others = np.split(order, [int(np.ceil(budget * strategy.diversity))])
+        predictions = _predictions(model, pool, candidates, config, device, frozen)
+        order = np.concatenate((candidates[spread_out(predictions, num_wanted=budget)], others))
+    return order
+
+
+def _with_reserve(wanted: float) -> int:
+    return int(np.ceil(wanted * (1 + RESERVE)))
+
+
+def _looks(scores: Sequence[ImageScore]) -> Floats:
+    return np.array([one.look_D.numpy() for one in scores], dtype=np.float64)
+
+
+def _predictions(
+    model: MiaodRetinaNet,
+    pool: Dataset,
+    positions: Order,
+    config: TrainingConfig,
+    device: torch.device,
+    frozen: FrozenCache | None,
+) -> list[Prediction]:
+    """What the model finds in some images of the pool, in the order of `positions`."""
+    some = Subset(pool, np.sort(positions).tolist())
+    found = predict(model, some, config, device, looks=True, frozen=frozen)
+    by_ordinal = {prediction.ordinal: prediction for prediction in found}
+    return [by_ordinal[pool.ordinals[position]] for position in positions.tolist()]
