@@ -273,7 +273,7 @@ def test_as_many_pool_images_as_labeled_ones_take_part_drawn_anew_by_the_seed() 
     assert seen[0] == seen[1] != seen[2]
 
     pool = Remembering(40, first_ordinal=100)
-    run("default", unlabeled=pool, adversarial_min_steps=50, adversarial_max_steps=50)
+    run("default", unlabeled=pool, rounds=1, adversarial_min_steps=10, adversarial_max_steps=10)
     assert len(pool.loaded) == 40
 
 
