@@ -29,6 +29,7 @@ from worker.failures import CycleFailed, out_of_memory
 from worker.miaod import metrics
 from worker.miaod.checkpoint import UnknownModelFile, dump_model, load_model, warm_start
 from worker.miaod.config import from_dict
+from worker.miaod.corners import as_evaluated_on
 from worker.miaod.engine import StepReport, TrainingDiverged, train
 from worker.miaod.frozen import frozen_cache
 from worker.miaod.inference import ImageScore, Prediction, predict
@@ -146,7 +147,7 @@ class Learner:
         )
         with self._explained():
             figures = metrics.evaluate(
-                [ground_truth(record) for record in records],
+                [ground_truth(record, self._config.box_corners) for record in records],
                 [prediction.detections for prediction in self._validation],
                 self._job.snapshot.class_names,
             )
@@ -313,11 +314,12 @@ def describe_device(device: torch.device, num_threads: int) -> str:
     return f"cpu ({platform.machine()}, {instructions}, {num_threads} threads)"
 
 
-def ground_truth(record: LabeledRecord) -> metrics.GroundTruth:
+def ground_truth(record: LabeledRecord, box_corners: str = "exact") -> metrics.GroundTruth:
     """An image's annotation as the evaluation wants it, difficult boxes included."""
     boxes = record.boxes
+    exact_N4 = torch.tensor([corners(box) for box in boxes], dtype=torch.float64).reshape(-1, 4)
     return metrics.GroundTruth(
-        boxes=np.array([corners(box) for box in boxes], dtype=np.float64).reshape(-1, 4),
+        boxes=as_evaluated_on(exact_N4, box_corners).numpy(),
         labels=np.array([box["class_id"] for box in boxes], dtype=np.int64),
         difficult=np.array([box["difficult"] for box in boxes], dtype=np.bool_),
         num_known_classes=record.num_classes,

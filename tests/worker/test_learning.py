@@ -90,3 +90,12 @@ def test_a_heat_map_is_a_grey_png_that_is_white_at_its_maximum(
 
 def test_the_cpu_is_taken_when_asked_for() -> None:
     assert choose_device("cpu") == torch.device("cpu")
+
+
+def test_the_voc_preset_evaluates_on_corners_as_the_reference_reads_them() -> None:
+    record = annotated("1" * 64, [box(0, 1), box(1, 9, difficult=True)])
+    assert ground_truth(record, "voc").boxes.tolist() == [[1, 2, 3, 5], [9, 2, 11, 5]]
+    for box_corners in ("exact", "coco"):
+        exact = ground_truth(record, box_corners)
+        assert exact.boxes.tolist() == [[1, 2, 4, 6.5], [9, 2, 12, 6.5]]
+    assert ground_truth(annotated("1" * 64, []), "voc").boxes.shape == (0, 4)

@@ -114,7 +114,7 @@ def build_backbone(
         resnet = torchvision.models.get_model(name, weights=None)
         if pretrained:
             resnet.load_state_dict(imagenet_weights(name, weights_dir or Path("weights")))
-        backbone = _from_resnet(resnet)
+        backbone = from_resnet(resnet)
     if not pretrained:
         for module in backbone.modules():
             if isinstance(module, nn.Conv2d):
@@ -125,14 +125,19 @@ def build_backbone(
 # ResNet ------------------------------------------------------------------------------------------
 
 
-def _from_resnet(resnet: torchvision.models.ResNet) -> Backbone:
+def from_resnet(resnet: torchvision.models.ResNet) -> Backbone:
+    """The stages of a torchvision ResNet of any depth and width: stem, layer1 to layer4.
+
+    The network is shared, not copied; its weights keep their values.
+    """
     stem = nn.Sequential(resnet.conv1, resnet.bn1, resnet.relu, resnet.maxpool)
-    # The input widths of the later layers: a basic block keeps them, a bottleneck multiplies them.
-    expansion = resnet.layer1[0].expansion
+    layers = (resnet.layer1, resnet.layer2, resnet.layer3, resnet.layer4)
+    # Layers 2 to 4 halve the map, so the first block of each has a convolution beside it.
+    c3, c4, c5 = (layer[0].downsample[0].out_channels for layer in layers[1:])
     return Backbone(
-        [stem, resnet.layer1, resnet.layer2, resnet.layer3, resnet.layer4],
+        [stem, *layers],
         taps=(2, 3, 4),
-        channels=(128 * expansion, 256 * expansion, 512 * expansion),
+        channels=(c3, c4, c5),
         pixel_mean=(123.675, 116.28, 103.53),
         pixel_std=(58.395, 57.12, 57.375),
     )

@@ -99,6 +99,13 @@ class TrainingConfig:
         minimum=0,
         maximum=4096,
     )
+    box_corners: str = _setting(
+        "exact",
+        "How boxes are read: exact, or as the reference's loader gives them, which cuts corners to "
+        "whole pixels and takes 1 off all four numbers of an XML file. voc: that file was a VOC "
+        "one, with pixels counted from 1 and the last one inside; coco: one made of COCO's boxes.",
+        choices=("exact", "voc", "coco"),
+    )
     flip_probability: float = _setting(
         0.5, "Probability of a left-right flip in training.", minimum=0, maximum=1
     )
@@ -125,6 +132,11 @@ class TrainingConfig:
         maximum=0.9,
     )
     batch_size: int = _setting(8, "Labeled images per step.", minimum=1, maximum=1024)
+    unlabeled_subset: bool = _setting(
+        False,
+        "Of the pool only as many images as are labeled, drawn once per training, take part in "
+        "minimise and maximise, as in the reference; otherwise the whole pool does, in turns.",
+    )
     unlabeled_batch_size: int = _setting(
         8, "Unlabeled images per step of the minimise and maximise stages.", minimum=1, maximum=1024
     )
@@ -177,6 +189,13 @@ class TrainingConfig:
         "How anchors are weighed in the image-level loss: as the reference code does (nearly flat) "
         "or by the paper's formula.",
         choices=("reference", "paper"),
+    )
+    mil_background: str = _setting(
+        "one_class",
+        "Whether the image-level tower may say that an anchor shows no class at all: with one "
+        "class it must, or its softmax is constant and teaches nothing, as in the reference "
+        "(never); with several (always) an image without objects can be said to show none.",
+        choices=("never", "one_class", "always"),
     )
     pseudo_label_threshold: float = _setting(
         0.5,
@@ -426,30 +445,45 @@ def from_dict(values: Mapping[str, Any]) -> TrainingConfig:
     return dataclasses.replace(PRESETS[preset], **given)
 
 
+# What the reference's code does for VOC: its every quirk that changes a number is on. Where a field
+# is left at its default, the default is the reference's; docs/parity.md goes through all of them.
+_PAPER_VOC = TrainingConfig(
+    min_image_side=32,
+    box_corners="voc",
+    batch_size=2,
+    unlabeled_batch_size=2,
+    unlabeled_subset=True,
+    scoring_batch_size=1,
+    num_loader_workers=2,
+    lambda_discrepancy=0.5,
+    average_discrepancy=False,
+    mil_background="never",
+    pseudo_label_gate="batch",
+    skip_empty_images=False,
+    mask_padding=False,
+    keep_zero_terms=True,
+    require_positive_iou=False,
+    label_min_steps=1,
+    adversarial_min_steps=1,
+    learning_rate=1e-3,
+    weight_decay=5e-4,
+    joint_update=False,
+    fresh_optimizer=True,
+    clip_norm=0.0,
+    warmup_steps=0,
+    amp=False,
+)
+
 PRESETS: dict[str, TrainingConfig] = {
-    # What the reference's code does for VOC: its every quirk that changes a number is on.
-    "paper-voc": TrainingConfig(
-        min_image_side=32,
-        batch_size=2,
-        unlabeled_batch_size=2,
-        scoring_batch_size=1,
-        num_loader_workers=2,
-        lambda_discrepancy=0.5,
-        average_discrepancy=False,
-        pseudo_label_gate="batch",
-        skip_empty_images=False,
-        mask_padding=False,
-        keep_zero_terms=True,
-        require_positive_iou=False,
-        label_min_steps=1,
-        adversarial_min_steps=1,
-        learning_rate=1e-3,
-        weight_decay=5e-4,
-        joint_update=False,
-        fresh_optimizer=True,
-        clip_norm=0.0,
-        warmup_steps=0,
-        amp=False,
+    "paper-voc": _PAPER_VOC,
+    # The same for COCO: larger images, its boxes by way of XML files, a warm-up in every stage.
+    "paper-coco": dataclasses.replace(
+        _PAPER_VOC,
+        image_long_side=1333,
+        image_short_side=800,
+        box_corners="coco",
+        warmup_steps=500,
+        warmup_each_stage=True,
     ),
     # A practical recipe for one GPU: bigger batches, warm-up, clipping, half precision.
     "default": TrainingConfig(scale_min=0.8, scale_max=1.25, color_jitter=0.2),

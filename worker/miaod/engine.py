@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -37,8 +38,8 @@ TRAINED: dict[StageKind, tuple[str, ...]] = {
 PLAIN = ("backbone", "pyramid", "f1", "box")
 """Parts of a detector without MI-AOD, for the method `plain`."""
 
-# Streams of batches within a stage, see `loading`.
-_LABELED, _UNLABELED = 0, 1
+# Streams of batches within a stage, see `loading`; and the draw of an unlabeled subset.
+_LABELED, _UNLABELED, _SUBSET = 0, 1, 2
 
 
 class TrainingDiverged(Exception):
@@ -165,6 +166,10 @@ def train(
     model.to(device).train()
     labeled_indices = _large_enough(labeled, config)
     unlabeled_indices = _large_enough(unlabeled, config)
+    if config.unlabeled_subset and len(unlabeled_indices) > len(labeled_indices):
+        draws = np.random.default_rng((seed, 0, _SUBSET))
+        drawn = draws.choice(unlabeled_indices, len(labeled_indices), replace=False)
+        unlabeled_indices = sorted(drawn.tolist())
     if not labeled_indices:
         raise ValueError(
             f"none of {len(labeled)} labeled images can be trained on: at least one with sides "

@@ -94,9 +94,9 @@ class MiaodRetinaNet(nn.Module):
 
     Attributes:
         num_classes: C, background not counted.
-        mil_columns: columns of the image-level tower. With one class it has a second one for
-            background, without which its softmax is constant and nothing is learned (the
-            reference's failure with one class).
+        mil_columns: columns of the image-level tower: one per class, and one for background where
+            `mil_background` asks for it. With one class and none for background its softmax is
+            constant and nothing is learned (the reference's failure with one class).
         strides: pixels between cells, per level.
     """
 
@@ -112,7 +112,10 @@ class MiaodRetinaNet(nn.Module):
             )
         self.config = config
         self.num_classes = num_classes
-        self.mil_columns = 2 if num_classes == 1 else num_classes
+        has_background = config.mil_background == "always" or (
+            config.mil_background == "one_class" and num_classes == 1
+        )
+        self.mil_columns = num_classes + has_background
         self.strides = tuple(8 * 2**level for level in range(config.num_levels))
         self.num_base_anchors = config.scales_per_octave * len(config.aspect_ratios)
         self.backbone = backbone
@@ -196,7 +199,16 @@ class MiaodRetinaNet(nn.Module):
 
         Gradients of all parameters are dropped, so that what is frozen now cannot move by a
         gradient from before.
+
+        Raises:
+            ValueError: a name is no part. The reference freezes by names in a list and passes over
+                those that do not fit, so that a stage may quietly freeze nothing.
         """
+        unknown = sorted(set(parts) - set(self.parts()))
+        if unknown:
+            raise ValueError(
+                f"{unknown[0]!r} is no part of the network: it has {', '.join(self.parts())}"
+            )
         for name, part in self.parts().items():
             part.requires_grad_(name in parts)
         for stage in list(self.backbone.stages)[: self.config.frozen_stages]:

@@ -15,6 +15,7 @@ from torch import Tensor
 from torchvision.transforms.v2 import functional as pictures
 
 from worker.miaod.config import TrainingConfig
+from worker.miaod.corners import as_trained_on
 from worker.miaod.samples import Sample
 
 MIN_VISIBLE = 0.3
@@ -86,6 +87,7 @@ def padded_size(size_hw: tuple[int, int], multiple: int) -> tuple[int, int]:
 def fit(sample: Sample, config: TrainingConfig, zoom: float = 1.0) -> Fitted:
     """Resize a sample to `zoom` times its fitted size; boxes follow and are clipped."""
     original_hw = (sample.image.shape[1], sample.image.shape[2])
+    sample = replace(sample, boxes=as_trained_on(sample.boxes, config.box_corners))
     size_hw = _scaled(fitted_size(original_hw, config), zoom)
     return Fitted(_resized(sample, size_hw), original_hw)
 

@@ -82,7 +82,7 @@ class Bench:
         train(
             model,
             labeled,
-            self._training_pool(pool, order),
+            pool,
             config,
             seed=seed,
             device=self._device,
@@ -98,10 +98,9 @@ class Bench:
             frozen=frozen,
         )
         figures = metrics.evaluate(
-            [ground_truth(picture, data.class_names) for picture in data.test],
+            [ground_truth(one, data.class_names, config.box_corners) for one in data.test],
             [one.detections for one in sorted(found, key=lambda one: one.ordinal)],
             data.class_names,
-            legacy_plus_one=protocol.legacy_plus_one,
         )
         seconds["test"] = time.perf_counter() - tested
         counts = count_boxes(chosen, data.class_names)
@@ -152,12 +151,6 @@ class Bench:
                 }
             )
         return lines
-
-    def _training_pool(self, pool: Pictures, order: Order) -> Pictures | Subset:
-        if self._protocol.unlabeled == "pool":
-            return pool
-        some = draw(order.seed, order.cycle, "unlabeled").permutation(len(pool))
-        return Subset(pool, np.sort(some[: len(order.labeled)]).tolist())
 
     def _candidates(self, pool: Pictures, order: Order) -> Pictures | Subset:
         if self._protocol.candidates is None:

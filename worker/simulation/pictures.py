@@ -10,13 +10,13 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from server.formats.boxes import LabeledBox, LabelsRefused, fit_to_picture
 from server.formats.dataset import Reading
 from server.formats.layout import read_folder
 from server.formats.pictures import load_rgb8, probe
 from server.formats.voc import Corners
+from worker.miaod.corners import as_evaluated_on
 from worker.miaod.metrics import GroundTruth
 from worker.miaod.samples import Sample
 
@@ -188,13 +188,20 @@ def join_data(parts: Sequence[tuple[Path, dict[str, str]]], *, corners: Corners)
     return LabeledData(tuple(names), _numbered(found["pool"]), _numbered(found["test"]))
 
 
-def ground_truth(picture: LabeledPicture, class_names: Sequence[str]) -> GroundTruth:
-    """What a model's detections are compared with, difficult boxes included."""
-    corners: NDArray[np.float64] = np.array(
-        [(box.x1, box.y1, box.x2, box.y2) for box in picture.boxes], dtype=np.float64
-    )
+def ground_truth(
+    picture: LabeledPicture, class_names: Sequence[str], box_corners: str = "exact"
+) -> GroundTruth:
+    """What a model's detections are compared with, difficult boxes included.
+
+    Args:
+        picture: with its boxes.
+        class_names: by class id.
+        box_corners: as in `TrainingConfig`.
+    """
+    corners = [(box.x1, box.y1, box.x2, box.y2) for box in picture.boxes]
+    exact_N4 = torch.tensor(corners, dtype=torch.float64).reshape(-1, 4)
     return GroundTruth(
-        boxes=corners.reshape(-1, 4),
+        boxes=as_evaluated_on(exact_N4, box_corners).numpy(),
         labels=np.array([class_names.index(b.class_name) for b in picture.boxes], dtype=np.int64),
         difficult=np.array([box.difficult for box in picture.boxes], dtype=np.bool_),
         num_known_classes=len(class_names),

@@ -83,10 +83,7 @@ class Protocol:
         budget: images that each cycle adds.
         cycles: how many cycles train.
         training: `preset` and overrides, as in `POST /cycles`.
-        unlabeled: the unlabeled images that training sees: the rest of the pool, or as many as are
-            labeled, drawn anew for each cycle (`matched`, the reference's way).
         candidates: unlabeled images, drawn anew for each cycle, that are scored; None: all.
-        legacy_plus_one: count corners as inclusive pixels in the VOC figures, as the reference.
         figure: the metric that tables and curves show.
     """
 
@@ -94,9 +91,7 @@ class Protocol:
     budget: int
     cycles: int
     training: dict[str, Any] = field(hash=False)
-    unlabeled: Literal["pool", "matched"] = "pool"
     candidates: int | None = None
-    legacy_plus_one: bool = False
     figure: Literal["map50", "map50_voc07", "map"] = "map50"
 
     def config(self, arm: Arm) -> TrainingConfig:

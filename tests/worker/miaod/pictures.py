@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,7 @@ from torch import nn
 
 from worker.miaod.backbones import Backbone, FoldedConv
 from worker.miaod.config import PRESETS, TrainingConfig
+from worker.miaod.inference import ImageScore
 from worker.miaod.model import MiaodRetinaNet, initialise
 from worker.miaod.samples import Sample
 
@@ -38,6 +40,25 @@ def tiny_config(**changes: Any) -> TrainingConfig:
         "num_threads": 1,
     }
     return dataclasses.replace(PRESETS["cpu"], **(small | changes))
+
+
+def small(preset: str, **changes: Any) -> TrainingConfig:
+    """A preset as it is but for size: a narrow network, small images, two steps a stage."""
+    sizes: dict[str, Any] = {
+        "pretrained": False,
+        "fpn_channels": 8,
+        "head_channels": 8,
+        "head_depth": 1,
+        "image_long_side": 64,
+        "image_short_side": 64,
+        "num_loader_workers": 0,
+        "num_threads": 1,
+        "label_min_steps": 1,
+        "label_max_steps": 2,
+        "adversarial_min_steps": 1,
+        "adversarial_max_steps": 2,
+    }
+    return dataclasses.replace(PRESETS[preset], **(sizes | changes))
 
 
 def tiny_model(config: TrainingConfig, num_classes: int = 2, seed: int = 0) -> MiaodRetinaNet:
@@ -94,3 +115,8 @@ class Squares:
             boxes = torch.tensor([[x, y, x + side, y + side]], dtype=torch.float32)
             labels = torch.tensor([label])
         return Sample(image, boxes, labels, self.ordinals[index], self.num_classes)
+
+
+def uncertainties(scores: Iterable[ImageScore]) -> dict[int, float]:
+    """The uncertainty of each picture by its ordinal."""
+    return {one.ordinal: one.uncertainty for one in scores}

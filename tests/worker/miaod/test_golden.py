@@ -1,8 +1,8 @@
 """The parts of the algorithm against figures that the reference code computed.
 
 The figures lie in the folder that MIAOD_GOLDEN_DIR names (default: tests/golden). Every file found
-there is a test; what a file holds follows from the beginning of its name, classes and sizes from
-its content.
+there is a test; what a file holds follows from the beginning of its name, classes, sizes and widths
+from its content. A trajectory has several files: its name, and what is in the file.
 """
 
 from __future__ import annotations
@@ -19,11 +19,20 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from tests.worker.miaod import trajectory
+from tests.worker.miaod.reference_weights import (
+    backbone_for,
+    network_for,
+    our_name,
+    our_weights,
+    pyramid_for,
+)
+from tests.worker.miaod.trajectory import Figures, Step
 from worker.miaod import anchors, detections, losses, scoring, selection, targets
+from worker.miaod.backbones import Backbone
+from worker.miaod.config import PRESETS
 from worker.miaod.head_outputs import HeadOutputs, flatten_map
-from worker.miaod.model import Tower
-
-Figures = dict[str, NDArray[Any]]
+from worker.miaod.model import FeaturePyramid, Tower
 
 FOLDER = Path(os.environ.get("MIAOD_GOLDEN_DIR") or Path(__file__).parents[3] / "tests" / "golden")
 STRIDES = (8, 16, 32, 64, 128)
@@ -34,6 +43,9 @@ GRADIENT_TOLERANCE = 5e-6
 UNCERTAINTY_TOLERANCE = 5e-6
 BOX_TOLERANCE = 1e-4
 MAP_TOLERANCE = 5e-6
+WEIGHT_TOLERANCE = 5e-6
+# Fifty layers one after the other: float32 is up to 2e-6 off float64 by then.
+DEEP_MAP_TOLERANCE = 1e-5
 STAGES: tuple[losses.StageKind, ...] = ("label", "min", "max")
 
 
@@ -256,32 +268,226 @@ def check_detections(figures: Figures) -> None:
 def check_head_forward(figures: Figures) -> None:
     num_classes = scalar(figures, "C")
     features = levels(figures, "feat")
-    columns = {"f_1": num_classes, "f_2": num_classes, "f_mil": num_classes, "f_r": 4}
-    rows: dict[str, tuple[Tensor, ...]] = {}
-    for name, per_anchor in columns.items():
+    weights = our_weights(weights_in(figures))
+    rows = {}
+    for name, per_anchor in columns_of(num_classes).items():
         tower = Tower(
             scalar(figures, "in_channels"),
             scalar(figures, "feat_channels"),
             scalar(figures, "stacked_convs"),
             NUM_BASE * per_anchor,
         )
-        weights = {}
-        for key, values in figures.items():
-            for prefix, part in ((f"w:{name}_convs.", "convs."), (f"w:{name}_retina.", "output.")):
-                if key.startswith(prefix):
-                    parameter = key.removeprefix(prefix).replace("conv.", "")
-                    weights[part + parameter] = torch.from_numpy(values)
-        tower.load_state_dict(weights)
+        prefix = f"towers.{name}."
+        tower.load_state_dict(
+            {key.removeprefix(prefix): w for key, w in weights.items() if key.startswith(prefix)}
+        )
         rows[name] = tuple(flatten_map(tower(level), per_anchor) for level in features)
+    check_heads(
+        HeadOutputs(f1=rows["f1"], f2=rows["f2"], mil=rows["mil"], deltas=rows["box"]), figures
+    )
 
-    for name in ("f_1", "f_2", "f_r"):
-        for mine, theirs in zip(rows[name], levels(figures, f"y_head_{name}"), strict=True):
-            assert_close_to_maximum(mine, flatten_map(theirs, columns[name]), MAP_TOLERANCE)
-    outputs = HeadOutputs(f1=rows["f_1"], f2=rows["f_2"], mil=rows["f_mil"])
-    weights_by_level = losses.instance_weights(outputs, losses.PARITY)
-    for mine, theirs in zip(weights_by_level, levels(figures, "y_head_cls"), strict=True):
+
+def columns_of(num_classes: int) -> dict[str, int]:
+    """Columns per anchor of each tower."""
+    return {"f1": num_classes, "f2": num_classes, "mil": num_classes, "box": 4}
+
+
+def weights_in(figures: Figures) -> Figures:
+    """The weights that a file of inputs and outputs brings."""
+    return {key.removeprefix("w:"): v for key, v in figures.items() if key.startswith("w:")}
+
+
+def check_heads(outputs: HeadOutputs, figures: Figures) -> None:
+    assert outputs.deltas is not None
+    ours = {"f_1": outputs.f1, "f_2": outputs.f2, "f_r": outputs.deltas}
+    for name, rows in ours.items():
+        for mine, theirs in zip(rows, levels(figures, f"y_head_{name}"), strict=True):
+            assert_close_to_maximum(mine, flatten_map(theirs, mine.shape[-1]), MAP_TOLERANCE)
+    weights = losses.instance_weights(outputs, losses.PARITY)
+    for mine, theirs in zip(weights, levels(figures, "y_head_cls"), strict=True):
         assert_close_to_maximum(mine, theirs.reshape(mine.shape), MAP_TOLERANCE)
 
+
+def check_features(
+    backbone: Backbone,
+    pyramid: FeaturePyramid,
+    images_BCHW: Tensor,
+    figures: Figures,
+    tolerance: float,
+) -> None:
+    """Outputs of the backbone's last stages, as many as the figures have, and of the pyramid."""
+    theirs = levels(figures, "c")
+    assert theirs
+    x, ours = images_BCHW, []
+    for stage in backbone.stages:
+        x = stage(x)
+        ours.append(x)
+    for mine, expected in zip(ours[-len(theirs) :], theirs, strict=True):
+        assert_close_to_maximum(mine, expected, tolerance)
+    merged = pyramid(backbone(images_BCHW))
+    for mine, expected in zip(merged, levels(figures, "p"), strict=True):
+        assert_close_to_maximum(mine, expected, tolerance)
+
+
+@torch.no_grad()
+def check_backbone_fpn(figures: Figures) -> None:
+    weights = our_weights(weights_in(figures))
+    backbone = backbone_for(weights).eval()
+    pyramid = pyramid_for(weights, backbone).eval()
+    images = torch.from_numpy(figures["img"].copy())
+    check_features(backbone, pyramid, images, figures, DEEP_MAP_TOLERANCE)
+
+
+def check_trajectory(path: Path) -> None:
+    stem = stem_of(path)
+    part = path.stem.removeprefix(stem.name).removeprefix("_")
+    if part.startswith("weights_after_"):
+        check_weights_after(stem, part.removeprefix("weights_after_"))
+    elif part in TRAJECTORY_PARTS:
+        TRAJECTORY_PARTS[part](stem)
+    else:
+        skip_unknown(path)
+
+
+def stem_of(path: Path) -> Path:
+    """What the names of all files of a trajectory begin with."""
+    stem = path.with_suffix("")
+    while not stem.with_name(f"{stem.name}_batches.npz").is_file():
+        shorter, underscore, _ = stem.name.rpartition("_")
+        assert underscore, (
+            f"{path.name} needs the file with the batches of its trajectory beside it"
+        )
+        stem = stem.with_name(shorter)
+    return stem
+
+
+def check_trajectory_batches(stem: Path) -> None:
+    """Optimiser and order of batches are the preset's (4.7); the rest of the file is input."""
+    given = trajectory.read_inputs(stem)
+    preset = PRESETS["paper-voc"]
+    # The text of a float32 is the decimal number that the reference was given.
+    assert float(str(given.batches["momentum"])) == preset.momentum
+    assert float(str(given.batches["weight_decay"])) == preset.weight_decay
+    for stage in given.stages():
+        labeled = given.batches_of(stage.name, unlabeled=False)
+        unlabeled = given.batches_of(stage.name, unlabeled=True)
+        assert len(unlabeled) == (0 if stage.kind == "label" else len(labeled))
+        turns = [
+            name
+            for name, phase in zip(given.batch_names, given.phases, strict=True)
+            if phase == stage.name
+        ]
+        pairs = [labeled, unlabeled] if unlabeled else [labeled]
+        assert turns == [name for turn in zip(*pairs, strict=True) for name in turn]
+        assert {f"{name}_img" for name in turns} <= set(given.batches)
+
+
+def check_trajectory_start(stem: Path) -> None:
+    """Every tensor of theirs has its place in our network, and ours has no other."""
+    given = trajectory.read_inputs(stem)
+    model = network_for(given.weights, given.num_classes, given.config())
+    state = model.state_dict()
+    for name, theirs in given.weights.items():
+        assert torch.equal(state[name], theirs), name
+
+
+@torch.no_grad()
+def check_trajectory_forward(stem: Path) -> None:
+    given = trajectory.read_inputs(stem)
+    figures = trajectory.read_part(stem, "forward_init")
+    model = network_for(given.weights, given.num_classes, given.config()).eval()
+    images = given.batch("L0").images_BCHW
+    check_features(model.backbone, model.pyramid, images, figures, MAP_TOLERANCE)
+    check_heads(model(images), figures)
+
+
+def check_trajectory_steps(stem: Path) -> None:
+    figures = trajectory.read(stem.with_suffix(".npz"))
+    ours = trajectory.trajectory_of(stem)
+    names = [our_name(name) for name in figures["param_names"].tolist()]
+    assert [step.batch for step in ours.steps] == figures["step_batch"].tolist()
+    assert [step.phase for step in ours.steps] == figures["step_phase"].tolist()
+    terms = [key.removeprefix("sum:") for key in figures if key.startswith("sum:")]
+    assert terms
+    for index, step in enumerate(ours.steps):
+        assert step.lr == pytest.approx(float(figures["step_lr"][index]), rel=1e-7)
+        assert_close(step.terms["total"], figures["step_total"][index])
+        present = {term for term in terms if not np.isnan(figures[f"sum:{term}"][index])}
+        assert set(step.terms) == present | {"total"}
+        for term in present:
+            assert_close(step.terms[term], figures[f"sum:{term}"][index])
+            theirs = figures[f"lvl:{term}"][index]
+            assert_close(our_levels(step, term, len(theirs)), theirs)
+        changed = {name for name, did in zip(names, figures["changed"][index], strict=True) if did}
+        assert step.changed == changed
+        # The reference's optimiser also holds stem and layer1 (quirk 9), but they have no gradient.
+        moved = figures["in_optimizer"][index] & figures["requires_grad_in_step"][index]
+        assert set(step.gradient_norms) == {n for n, did in zip(names, moved, strict=True) if did}
+        for name, norm in zip(names, figures["grad_norm"][index].tolist(), strict=True):
+            assert np.isnan(norm) == (name not in step.gradient_norms), name
+            if not np.isnan(norm):
+                np.testing.assert_allclose(
+                    step.gradient_norms[name], norm, rtol=GRADIENT_TOLERANCE, err_msg=name
+                )
+    for phase in figures["phase_names"].tolist():
+        for name, norm in zip(names, figures[f"weight_l2:{phase}"].tolist(), strict=True):
+            found = float(ours.weights_after[phase][name].norm())
+            assert found == pytest.approx(norm, rel=WEIGHT_TOLERANCE), name
+    for when, discrepancy in (("init", ours.uncertainty_init), ("final", ours.uncertainty_final)):
+        prefix = f"uncertainty_U_{when}_k"
+        keys = [key for key in figures if key.startswith(prefix)]
+        assert keys
+        for key in keys:
+            np.testing.assert_allclose(
+                scoring.image_uncertainty(discrepancy, int(key.removeprefix(prefix))).numpy(),
+                figures[key],
+                rtol=UNCERTAINTY_TOLERANCE,
+            )
+
+
+def check_trajectory_log(stem: Path) -> None:
+    ours, log = trajectory.trajectory_of(stem), trajectory.read_log(stem)
+    for step, entry in zip(ours.steps, log, strict=True):
+        assert step.phase == entry["phase"]
+        assert step.lr == pytest.approx(entry["lr"], rel=1e-7)
+        (total,) = (value for name, value in entry["log_vars"].items() if name.startswith("L_"))
+        assert_close(step.terms["total"], total)
+        assert set(entry["raw"]) == set(step.terms) - {"total"}
+        for term, theirs in entry["raw"].items():
+            assert_close(step.terms[term], entry["log_vars"][term])
+            assert_close(our_levels(step, term, len(theirs)), theirs)
+
+
+def our_levels(step: Step, term: str, count: int) -> list[float]:
+    """A term level by level; one without levels has one figure, one that took no part zeros."""
+    if term in step.per_level:
+        return step.per_level[term]
+    if count == 1:
+        return [step.terms[term]]
+    assert step.terms[term] == 0
+    return [0.0] * count
+
+
+def assert_close(ours: Any, theirs: Any) -> None:
+    np.testing.assert_allclose(ours, theirs, rtol=LOSS_TOLERANCE)
+
+
+def check_weights_after(stem: Path, phase: str) -> None:
+    ours = trajectory.trajectory_of(stem).weights_after[phase]
+    theirs = our_weights(trajectory.read_part(stem, f"weights_after_{phase}"))
+    assert {name for name in ours if not name.endswith("num_batches_tracked")} == set(theirs)
+    for name, expected in theirs.items():
+        assert ours[name].shape == expected.shape
+        assert float((ours[name] - expected).abs().max()) <= WEIGHT_TOLERANCE, name
+
+
+TRAJECTORY_PARTS: dict[str, Callable[[Path], None]] = {
+    "": check_trajectory_steps,
+    "batches": check_trajectory_batches,
+    "weights_init": check_trajectory_start,
+    "forward_init": check_trajectory_forward,
+    "log": check_trajectory_log,
+}
 
 CHECKS: dict[str, Callable[[Figures], None]] = {
     "anchors": check_anchors,
@@ -291,6 +497,7 @@ CHECKS: dict[str, Callable[[Figures], None]] = {
     "selection": check_selection,
     "detections": check_detections,
     "head_forward": check_head_forward,
+    "backbone_fpn": check_backbone_fpn,
 }
 
 
@@ -306,8 +513,15 @@ def test_the_golden_folder_has_files() -> None:
 
 @pytest.mark.parametrize("path", golden_files(), ids=lambda path: f"golden-{path.stem}")
 def test_agrees_with_the_reference(path: Path) -> None:
+    if path.name.startswith("trajectory_"):
+        check_trajectory(path)
+        return
     kind = next((kind for kind in CHECKS if path.name.startswith(f"{kind}_")), None)
     if kind is None or path.suffix != ".npz":
-        pytest.skip(f"{path.name}: no test knows this kind of file")
-    with np.load(path) as archive:
-        CHECKS[kind]({name: archive[name] for name in archive.files})
+        skip_unknown(path)
+    else:
+        CHECKS[kind](trajectory.read(path))
+
+
+def skip_unknown(path: Path) -> None:
+    pytest.skip(f"{path.name}: no test knows this kind of file")

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -9,10 +8,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from tests.worker.miaod.pictures import CPU, Squares, tiny_config, tiny_model
+from tests.worker.miaod.pictures import CPU, Squares, tiny_config, tiny_model, uncertainties
 from worker.miaod.detections import Detections
 from worker.miaod.engine import train
-from worker.miaod.inference import ImageScore, box_looks, predict, score
+from worker.miaod.inference import box_looks, predict, score
 from worker.miaod.loading import PlainBatches
 from worker.miaod.metrics import GroundTruth, evaluate
 from worker.miaod.model import MiaodRetinaNet
@@ -34,10 +33,6 @@ def mixed_sizes(count: int) -> Squares:
     dataset = Squares(count, first_ordinal=10, size_hw=(64, 64))
     dataset.sizes_hw = [((64, 64), (40, 80), (128, 64))[index % 3] for index in range(count)]
     return dataset
-
-
-def uncertainties(scores: Iterable[ImageScore]) -> dict[int, float]:
-    return {one.ordinal: one.uncertainty for one in scores}
 
 
 def test_every_picture_of_the_pool_gets_an_uncertainty() -> None:
