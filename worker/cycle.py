@@ -10,7 +10,9 @@ random, and never loads torch.
 from __future__ import annotations
 
 import argparse
+import signal
 import sys
+import threading
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -25,7 +27,7 @@ from server.store.queue import Lease, LeaseLost
 from server.store.writeback import ModelRecord
 from worker.artifacts import add_description, add_scores
 from worker.child_process import tie_to_parent
-from worker.failures import CycleFailed, disk_and_memory_explained
+from worker.failures import CycleFailed, CycleStopped, disk_and_memory_explained
 from worker.logs import configure_logging
 from worker.miaod.selection import rank_at_random
 from worker.progress import ProgressPipe
@@ -38,13 +40,23 @@ if TYPE_CHECKING:
 log = structlog.get_logger("worker.cycle")
 
 
-def run(lease: Lease, settings: WorkerSettings, pipe: ProgressPipe) -> None:
-    """Run the cycle that the lease is for.
+def run(
+    lease: Lease, settings: WorkerSettings, pipe: ProgressPipe, stop: threading.Event | None = None
+) -> None:
+    """Run the cycle that the lease is for, or what an earlier attempt has left of it.
+
+    Args:
+        lease: of the cycle.
+        settings: the worker's.
+        pipe: to the supervisor.
+        stop: set when the cycle is to stop as soon as its state is saved.
 
     Raises:
         CycleFailed: trying again would end the same way; says why.
+        CycleStopped: it was told to.
         LeaseLost: the cycle is somebody else's by now; nobody will see anything of ours.
     """
+    stop = stop or threading.Event()
     blobs = BlobStore(settings.data_dir)
     engine = make_engine(settings.resolved_database_url)
     records = CycleRecords(engine, blobs, lease)
@@ -53,7 +65,7 @@ def run(lease: Lease, settings: WorkerSettings, pipe: ProgressPipe) -> None:
         if job.kind == "initial":
             run_initial(job, records, pipe)
         else:
-            run_trained(job, records, blobs, settings, pipe)
+            run_trained(job, records, blobs, settings, pipe, stop)
     finally:
         engine.dispose()
 
@@ -69,17 +81,26 @@ def run_initial(job: Job, records: CycleRecords, pipe: ProgressPipe) -> None:
 
 
 def run_trained(
-    job: Job, records: CycleRecords, blobs: BlobStore, settings: WorkerSettings, pipe: ProgressPipe
+    job: Job,
+    records: CycleRecords,
+    blobs: BlobStore,
+    settings: WorkerSettings,
+    pipe: ProgressPipe,
+    stop: threading.Event,
 ) -> None:
     """Train on what is labeled, score what is not, and select by the cycle's strategy."""
     # Here and not above: torch takes seconds to load, and an initial cycle need not wait for it.
+    from worker.checkpoints import Checkpoints
     from worker.learning import Learner
 
+    checkpoints = Checkpoints(
+        records, job.checkpoint, every_seconds=settings.checkpoint_seconds, stop=stop
+    )
     seconds: dict[str, float] = {}
     pool = job.snapshot.unlabeled
     with blobs.spool() as step_log:
         with timed(seconds, "start"):
-            learner = Learner(job, blobs, settings, pipe)
+            learner = Learner(job, blobs, settings, pipe, checkpoints)
         with timed(seconds, "train"):
             learner.train(step_log)
         with timed(seconds, "evaluate"):
@@ -98,6 +119,7 @@ def run_trained(
             found = learner.look_at(records.candidates(job.budget))
             records.write_predictions(keeping_heat_maps(found, records, heatmaps))
 
+        seconds["checkpoints"] = checkpoints.seconds_spent
         metrics["seconds"] = {stage: round(spent, 3) for stage, spent in seconds.items()}
         add_description(records, job, device=learner.device_name)
         add_scores(records, [image.ordinal for image in pool], uncertainty)
@@ -107,7 +129,7 @@ def run_trained(
     records.add_json("metrics.json", metrics)
     weights = records.add_artifact("model.safetensors", [learner.weights()])
     records.publish(
-        message=summary(job, metrics),
+        message=summary(job, metrics, checkpoints.remark),
         metrics=metrics,
         model=ModelRecord(weights.sha256, weights.num_bytes, metrics),
         heatmaps=heatmaps,
@@ -126,7 +148,7 @@ def keeping_heat_maps(
 EMPTY_POOL = "the pool has no unlabeled image left: nothing was selected"
 
 
-def summary(job: Job, metrics: Json) -> str:
+def summary(job: Job, metrics: Json, remark: str) -> str:
     """What the cycle did, in a sentence or two."""
     images = job.snapshot.counts()
     parts = [f"trained on {images['labeled_images']} labeled images"]
@@ -137,7 +159,8 @@ def summary(job: Job, metrics: Json) -> str:
     else:
         num = images["validation_images"]
         parts.append(f"mAP@0.5 is {metrics['map50']:.3f} on {num} validation images")
-    return "; ".join(parts + about_the_pool(job))
+    remarks = [text for text in (*job.remarks, remark) if text]
+    return "; ".join(parts + about_the_pool(job) + remarks)
 
 
 def about_the_pool(job: Job) -> list[str]:
@@ -173,15 +196,20 @@ def main(argv: Sequence[str] | None = None) -> int:
     tie_to_parent(arguments.parent)
     configure_logging()
     structlog.contextvars.bind_contextvars(cycle=arguments.cycle, fence=arguments.fence)
+    stop = threading.Event()
+    signal.signal(signal.SIGTERM, lambda *_: stop.set())
     pipe = ProgressPipe(arguments.progress_fd)
     settings = WorkerSettings()
     lease = Lease(Cycle, arguments.cycle, arguments.worker, arguments.fence)
     try:
         with disk_and_memory_explained(settings.data_dir):
-            run(lease, settings, pipe)
+            run(lease, settings, pipe, stop)
     except CycleFailed as error:
         log.warning("cycle failed", action="cycle_failed", reason=str(error), exc_info=True)
         pipe.failed(str(error))
+        return 1
+    except CycleStopped:
+        log.info("cycle stopped, its state is saved", action="cycle_stopped")
         return 1
     except LeaseLost:
         log.warning("lease lost, nothing was written", action="lease_lost")

@@ -18,6 +18,10 @@ class CycleFailed(Exception):
     """The cycle cannot succeed, however often it is tried; the message says why and what to do."""
 
 
+class CycleStopped(Exception):
+    """The worker was told to stop; what the cycle has reached is saved as far as it could be."""
+
+
 @contextmanager
 def disk_and_memory_explained(data_dir: Path) -> Iterator[None]:
     """Turn a full disk and missing memory into `CycleFailed`."""

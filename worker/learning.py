@@ -11,7 +11,7 @@ import io
 import json
 import platform
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import BinaryIO
@@ -24,13 +24,14 @@ from torch import Tensor
 from server.store.blobs import BlobStore
 from server.store.models import Json
 from server.store.pool import ImageRecord, LabeledRecord
+from worker.checkpoints import Checkpoints, State
 from worker.dataset import ImageUnreadable, SnapshotDataset, is_trained_on
 from worker.failures import CycleFailed, out_of_memory
 from worker.miaod import metrics
 from worker.miaod.checkpoint import UnknownModelFile, dump_model, load_model, warm_start
 from worker.miaod.config import from_dict
 from worker.miaod.corners import as_evaluated_on
-from worker.miaod.engine import StepReport, TrainingDiverged, train
+from worker.miaod.engine import StepReport, TrainingDiverged, TrainingState, train
 from worker.miaod.frozen import frozen_cache
 from worker.miaod.inference import ImageScore, Prediction, predict
 from worker.miaod.model import build_model
@@ -62,7 +63,12 @@ class Learner:
     """A model in the making: `train` first, then the others; `rank` after `score`."""
 
     def __init__(
-        self, job: Job, blobs: BlobStore, settings: WorkerSettings, pipe: ProgressPipe
+        self,
+        job: Job,
+        blobs: BlobStore,
+        settings: WorkerSettings,
+        pipe: ProgressPipe,
+        checkpoints: Checkpoints,
     ) -> None:
         """Build the model.
 
@@ -73,6 +79,9 @@ class Learner:
         self._job = job
         self._blobs = blobs
         self._pipe = pipe
+        self._checkpoints = checkpoints
+        self._found: list[ImageScore] = []
+        self._step_log = b""
         try:
             self._config = from_dict(job.training)
             self._strategy = strategy_from(job.strategy)
@@ -100,8 +109,26 @@ class Learner:
         self._frozen = frozen_cache(self._model.backbone, self._config)
 
     def train(self, step_log: BinaryIO) -> None:
-        """Train; every step's losses go to `step_log`, one JSON object per line."""
+        """Train; every step's losses go to `step_log`, one JSON object per line.
+
+        Goes on where an earlier attempt was, whose log comes along.
+        """
         snapshot = self._job.snapshot
+        saved = self._checkpoints.load()
+        if saved is not None:
+            self._step_log = saved["log"]
+            step_log.write(self._step_log)
+            if saved["phase"] == "score":
+                self._model.load_state_dict(saved["model"])
+                self._model.train_only(())
+                self._found = unpack_scores(saved["scores"])
+                return
+        state = TrainingState(self._model, self._config)
+        if saved is not None:
+            state.load_state_dict(saved["training"])
+
+        def save() -> State:
+            return {"phase": "train", "training": state.state_dict(), "log": whole(step_log)}
 
         def on_step(report: StepReport) -> None:
             line = {
@@ -112,6 +139,8 @@ class Learner:
                 **report.losses,
             }
             step_log.write(json.dumps(line).encode() + b"\n")
+            ends = report.step + 1 == report.steps_in_stage
+            self._checkpoints.pause(save, is_border=ends)
             self._report(
                 "train",
                 report.total_step / report.total_steps,
@@ -128,8 +157,11 @@ class Learner:
                 seed=self._job.seed,
                 device=self._device,
                 on_step=on_step,
+                state=state,
                 frozen=self._frozen,
             )
+        self._step_log = whole(step_log)
+        self._checkpoints.pause(self._scoring_state, is_border=True)
 
     def evaluate(self) -> Json:
         """Metrics on the validation set, and which set that was; only counts without one."""
@@ -161,8 +193,16 @@ class Learner:
         }
 
     def score(self) -> list[float]:
-        """Score the pool: the uncertainty of each image in its order; NaN where it has none."""
+        """Score the pool: the uncertainty of each image in its order; NaN where it has none.
+
+        Goes on behind the images that an earlier attempt has scored.
+        """
         pool = self._job.snapshot.unlabeled
+
+        def on_image(done: int) -> None:
+            self._checkpoints.pause(self._scoring_state)
+            self._report("score", done / len(pool), f"image {done}/{len(pool)}")
+
         with self._explained():
             self._scores = score_pool(
                 self._model,
@@ -170,9 +210,8 @@ class Learner:
                 self._config,
                 self._device,
                 frozen=self._frozen,
-                on_image=lambda done: self._report(
-                    "score", done / len(pool), f"image {done}/{len(pool)}"
-                ),
+                found=self._found,
+                on_image=on_image,
             )
         return [one.uncertainty for one in self._scores]
 
@@ -216,6 +255,14 @@ class Learner:
     def weights(self) -> bytes:
         """The model as a safetensors file, which says by itself what it is."""
         return dump_model(self._model, self._job.snapshot.class_names)
+
+    def _scoring_state(self) -> State:
+        return {
+            "phase": "score",
+            "model": self._model.state_dict(),
+            "scores": pack_scores(self._found, looks=self._strategy.name == "core-set"),
+            "log": self._step_log,
+        }
 
     def _start_from(self, sha256: str) -> None:
         try:
@@ -267,6 +314,7 @@ class Learner:
                 yield prediction
 
     def _report(self, stage: str, share: float, message: str) -> None:
+        self._checkpoints.stop_if_asked()
         start, end = SHARES[stage]
         self._pipe.report(start + share * (end - start), stage, message)
 
@@ -285,6 +333,33 @@ class Learner:
             if "DefaultCPUAllocator" not in str(error):
                 raise
             raise CycleFailed(out_of_memory("the machine")) from error
+
+
+def whole(file: BinaryIO) -> bytes:
+    """All that was written into a file, whose position stays at the end."""
+    file.seek(0)
+    return file.read()
+
+
+def pack_scores(found: Sequence[ImageScore], *, looks: bool) -> dict[str, Tensor]:
+    """Scores as tensors, for a checkpoint; looks are large, and one strategy alone needs them."""
+    return {
+        "ordinal": torch.tensor([one.ordinal for one in found], dtype=torch.int64),
+        "uncertainty": torch.tensor([one.uncertainty for one in found], dtype=torch.float64),
+        "entropy": torch.tensor([one.entropy for one in found], dtype=torch.float64),
+        "presence": torch.stack([one.presence_C for one in found]) if found else torch.zeros(0, 0),
+        "look": torch.stack([one.look_D for one in found])
+        if found and looks
+        else torch.zeros(len(found), 0),
+    }
+
+
+def unpack_scores(packed: Mapping[str, Tensor]) -> list[ImageScore]:
+    """What `pack_scores` was given."""
+    columns = (packed[name].tolist() for name in ("ordinal", "uncertainty", "entropy"))
+    return [
+        ImageScore(*row) for row in zip(*columns, packed["presence"], packed["look"], strict=True)
+    ]
 
 
 def choose_device(setting: str) -> torch.device:

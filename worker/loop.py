@@ -8,7 +8,8 @@ cycle's row says so and the supervisor lives on:
     child crashes, hangs, is killed an attempt is lost, with the reason
     somebody cancels                the child is stopped within seconds, the cycle is cancelled
     the lease is lost               the child is killed, nothing is written
-    SIGTERM, SIGINT                 the child is stopped, the cycle goes back to the queue
+    SIGTERM, SIGINT                 the child saves its state and stops, the cycle goes back to the
+                                    queue
     the database is away            the child goes on, the supervisor keeps knocking
 """
 
@@ -37,8 +38,8 @@ from worker.settings import WorkerSettings
 log = structlog.get_logger(__name__)
 
 CYCLE_COMMAND = (sys.executable, "-m", "worker.cycle")
-# What a child gets to end by itself after SIGTERM before it is killed.
-GRACE_SECONDS = 3.0
+# What a child gets after SIGTERM to finish its step and save its state, before it is killed.
+GRACE_SECONDS = 8.0
 IDLE_BEAT_SECONDS = 5.0
 _LISTEN_SECONDS = 0.2
 

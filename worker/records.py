@@ -5,6 +5,7 @@ Between two calls no session is open, however long the training takes.
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -12,6 +13,7 @@ from functools import partial
 from itertools import islice
 from typing import Any, TypeVar
 
+import structlog
 from sqlalchemy import Engine, select
 from sqlalchemy.orm import Session
 
@@ -19,12 +21,20 @@ from server.store import queue, writeback
 from server.store.blobs import BlobStore
 from server.store.database import session_factory
 from server.store.models import Cycle, Json, Model
-from server.store.pool import ImageRecord, Snapshot, take_snapshot
+from server.store.pool import (
+    ImageRecord,
+    Snapshot,
+    dump_snapshot,
+    load_snapshot,
+    take_snapshot,
+)
 from server.store.queue import Lease
 from server.store.writeback import ArtifactRecord, ModelRecord
 from worker.outage import patiently, transaction
 
 T = TypeVar("T")
+
+log = structlog.get_logger("worker.cycle")
 
 # A database away for longer costs the attempt: the supervisor starts the cycle again later.
 OUTAGE_SECONDS = 300.0
@@ -46,6 +56,10 @@ class Job:
     snapshot: Snapshot
     # Blob of the newest model whose weights are still there, for a warm start.
     previous_model: str | None = None
+    # Blob of the state that an earlier attempt saved.
+    checkpoint: str | None = None
+    # What people should know of how the cycle began.
+    remarks: tuple[str, ...] = ()
 
 
 class CycleRecords:
@@ -60,7 +74,10 @@ class CycleRecords:
         self._artifacts: list[ArtifactRecord] = []
 
     def take_job(self) -> Job:
-        """Read the order and the snapshot, and note the snapshot's counts in the cycle's row.
+        """Read the order and the project, and note what of the project this cycle is about.
+
+        A cycle that trains sees the project as it was when its first attempt began, however much
+        was labeled since: what an attempt saved could not go on from anything else.
 
         Raises:
             LeaseLost: the cycle is no longer ours.
@@ -68,6 +85,7 @@ class CycleRecords:
 
         def read(session: Session) -> Job:
             cycle = session.get_one(Cycle, self._lease.job_id)
+            snapshot, remarks = self._earlier_snapshot(cycle.snapshot_sha256)
             return Job(
                 number=cycle.number,
                 kind=cycle.kind,
@@ -76,7 +94,9 @@ class CycleRecords:
                 training=cycle.training,
                 seed=cycle.seed,
                 min_labeled=cycle.min_labeled,
-                snapshot=take_snapshot(session, cycle.project_id),
+                snapshot=snapshot or take_snapshot(session, cycle.project_id),
+                checkpoint=cycle.checkpoint_sha256 if snapshot else None,
+                remarks=remarks,
                 previous_model=session.scalar(
                     select(Model.sha256)
                     .join(Cycle, Cycle.id == Model.cycle_id)
@@ -92,11 +112,53 @@ class CycleRecords:
 
         readers = session_factory(self._engine, read_only=True)
         job = _patiently(lambda: transaction(readers, read))
-        counts = job.snapshot.counts()
-        self._do(lambda session: queue.record(session, self._lease, snapshot=counts))
+        values: Json = {"snapshot": job.snapshot.counts()}
+        if job.kind == "trained":
+            values["snapshot_sha256"] = self._blobs.put_bytes(dump_snapshot(job.snapshot)).sha256
+            values["checkpoint_sha256"] = job.checkpoint
+        self._do(lambda session: queue.record(session, self._lease, **values))
         # Hours may pass before the next transaction; no connection is kept for them.
         self._engine.dispose()
         return job
+
+    def _earlier_snapshot(self, sha256: str | None) -> tuple[Snapshot | None, tuple[str, ...]]:
+        """The snapshot of an earlier attempt; without it, what to say about its loss."""
+        if sha256 is None:
+            return None, ()
+        try:
+            return load_snapshot(self._blobs.read_bytes(sha256)), ()
+        except (OSError, ValueError) as error:
+            log.warning("snapshot lost", action="snapshot_lost", error=str(error))
+            return None, ("started anew, as the snapshot of the first attempt was lost",)
+
+    def save_checkpoint(self, content: bytes, previous: str | None) -> str:
+        """Store the cycle's state; from now on another attempt goes on from here.
+
+        Args:
+            content: the state.
+            previous: blob of the state before, removed once this one is safe.
+
+        Returns:
+            The blob of this state.
+
+        Raises:
+            OSError: it cannot be stored; the state before is still there.
+            LeaseLost: the cycle is somebody else's by now.
+        """
+        sha256 = self._blobs.put_bytes(content).sha256
+        # Progress was made: attempts lost before count no more.
+        values = {"checkpoint_sha256": sha256, "attempts": 0}
+        self._do(lambda session: queue.record(session, self._lease, **values))
+        if previous not in (None, sha256):
+            self._blobs.delete(previous)
+        return sha256
+
+    def read_checkpoint(self, sha256: str) -> bytes:
+        """A state that was saved; `OSError` if it cannot be read, `ValueError` if it is damaged."""
+        content = self._blobs.read_bytes(sha256)
+        if hashlib.sha256(content).hexdigest() != sha256:
+            raise ValueError("its bytes are not those that were saved")
+        return content
 
     def write_ranking(
         self,

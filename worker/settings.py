@@ -40,6 +40,12 @@ class WorkerSettings(BaseSettings):
         description="A training process without progress for so long is stopped and tried again.",
     )
 
+    checkpoint_seconds: float = Field(
+        300.0,
+        gt=0,
+        description="A running cycle saves its state so often, and at the end of each stage.",
+    )
+
     @field_validator("device")
     @classmethod
     def _known_device(cls, value: str) -> str:
@@ -75,4 +81,5 @@ class WorkerSettings(BaseSettings):
             "MIAOD_DATABASE_URL": self.resolved_database_url,
             "MIAOD_DEVICE": self.device,
             "MIAOD_WEIGHTS_DIR": str(self.resolved_weights_dir),
+            "MIAOD_CHECKPOINT_SECONDS": str(self.checkpoint_seconds),
         }

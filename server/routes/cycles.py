@@ -78,6 +78,18 @@ def cancel_cycle(cycle_id: EntityId, session: SessionDep) -> CycleOut:
     return CycleOut.of(cycles.cancel(session, cycle_id))
 
 
+@router.post("/{cycle_id}/resume", status_code=202, responses=errors(404, 409))
+def resume_cycle(cycle_id: EntityId, session: SessionDep) -> CycleOut:
+    """Take up a failed or cancelled cycle at its last checkpoint.
+
+    It trains and scores what the project held when the cycle first ran; labels that came since
+    count in the next one. An active cycle stays as it is. 409 `cycle_ended` if it has succeeded,
+    `not_the_newest` if the project has a newer cycle, `cycle_active` while a cancellation is under
+    way.
+    """
+    return CycleOut.of(cycles.resume(session, cycle_id))
+
+
 @router.get("/{cycle_id}/metrics", responses=errors(404))
 def get_cycle_metrics(cycle_id: EntityId, session: ReadSessionDep) -> CycleMetricsOut:
     """Read how good the cycle's model is on the validation set, or why that is not known."""

@@ -156,6 +156,42 @@ def cancel(session: Session, cycle_id: str) -> CycleView:
     return _views(session, [cycle])[0]
 
 
+def resume(session: Session, cycle_id: str) -> CycleView:
+    """Put a failed or cancelled cycle back into the queue; it goes on at its last checkpoint.
+
+    It sees the project as it was when the cycle first ran. An active one stays as it is, so that
+    the request can be repeated.
+
+    Raises:
+        NotFound: there is no such cycle.
+        Conflict: it has succeeded, or a newer cycle of the project has begun.
+    """
+    project = projects.get(session, _row(session, cycle_id).project_id, for_update=True)
+    cycle = _row(session, cycle_id)
+    session.refresh(cycle)
+    if cycle.state in queue.ACTIVE and not cycle.cancel_requested:
+        return _views(session, [cycle])[0]
+    if cycle.state in queue.ACTIVE:
+        raise Conflict(
+            f"cycle {cycle.number} is being cancelled: resume it when it is cancelled",
+            code="cycle_active",
+        )
+    if cycle.state == "succeeded":
+        raise Conflict(
+            f"cycle {cycle.number} has succeeded: start a new one instead", code="cycle_ended"
+        )
+    if cycle.number != project.next_cycle_number - 1:
+        raise Conflict(
+            f"cycle {cycle.number} is not the newest of its project, which is cycle "
+            f"{project.next_cycle_number - 1}: only that one can be resumed",
+            code="not_the_newest",
+        )
+    queue.resume(session, Cycle, cycle_id)
+    session.refresh(cycle)
+    log.info("cycle resumed", action="cycle_resumed", project=project.id, cycle=cycle.id)
+    return _views(session, [cycle])[0]
+
+
 def scores(session: Session, cycle_id: str, request: PageRequest) -> PageOf[ScoreView]:
     """The cycle's ranking of the unlabeled pool, best first.
 

@@ -259,6 +259,9 @@ class Cycle(LeasedJob, Base):
     stage: Mapped[str | None] = mapped_column(String(24))
     # Counts of the snapshot: labeled_images, boxes, pool_images, validation_images.
     snapshot: Mapped[Json | None]
+    # Blobs that the cycle can go on from: the project as it was at the start, and the state since.
+    snapshot_sha256: Mapped[str | None] = mapped_column(String(64))
+    checkpoint_sha256: Mapped[str | None] = mapped_column(String(64))
     metrics: Mapped[Json | None]
     # Set at write-back: how many images became queries.
     num_selected: Mapped[int | None]
@@ -278,6 +281,8 @@ class Cycle(LeasedJob, Base):
                 postgresql_where=text(active),
             ),
             Index("ix_cycles_state_created_at", "state", "created_at"),
+            Index("ix_cycles_snapshot_sha256", "snapshot_sha256"),
+            Index("ix_cycles_checkpoint_sha256", "checkpoint_sha256"),
         )
 
 

@@ -214,6 +214,28 @@ def request_cancel(session: Session, table: JobTable, job_id: str) -> str | None
     ).scalar_one_or_none()
 
 
+def resume(session: Session, table: JobTable, job_id: str) -> bool:
+    """Puts a failed or cancelled job back into the queue; False if it is neither.
+
+    It keeps what it had reached, and gets its attempts anew.
+    """
+    found = session.execute(
+        _update(table)
+        .where(table.id == job_id, table.state.in_(("failed", "cancelled")))
+        .values(
+            state="queued",
+            cancel_requested=False,
+            attempts=0,
+            error=None,
+            worker_id=None,
+            lease_until=None,
+            finished_at=None,
+        )
+        .returning(table.id)
+    ).scalar_one_or_none()
+    return found is not None
+
+
 def _settle_lapsed(session: Session, table: JobTable) -> None:
     """Ends the lapsed jobs that must not be claimed again."""
     doomed = or_(table.cancel_requested, table.attempts + 1 >= MAX_ATTEMPTS)

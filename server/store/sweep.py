@@ -50,6 +50,7 @@ class Swept:
     predictions: int = 0
     queries: int = 0
     models: int = 0
+    checkpoints: int = 0
     blobs: int = 0
     temporary_files: int = 0
 
@@ -69,6 +70,7 @@ def sweep(
       moment in which the newer cycle selected (they become withdrawn);
     * weights of models, unless the project keeps all: the newest, the best by `map50` and the
       pinned stay;
+    * checkpoints of cycles that cannot be resumed: those that succeeded, or have a successor;
     * blobs that no row names, and temporary files of yesterday.
 
     Args:
@@ -83,6 +85,7 @@ def sweep(
     swept.predictions = _sweep_predictions(sessions)
     swept.queries = _withdraw_superseded_queries(sessions)
     swept.models = _sweep_models(sessions)
+    swept.checkpoints = _sweep_checkpoints(sessions)
     cutoff = _file_cutoff(sessions, older_than_seconds)
     swept.blobs = _sweep_blobs(sessions, blobs, cutoff)
     swept.temporary_files = _sweep_temporary_files(
@@ -238,6 +241,24 @@ def _map50(model: Model) -> float:
     return -1.0 if value is None else float(value)
 
 
+def _sweep_checkpoints(sessions: sessionmaker[Session]) -> int:
+    newer = aliased(Cycle)
+    superseded = exists().where(newer.project_id == Cycle.project_id, newer.number > Cycle.number)
+    with sessions.begin() as session:
+        dropped = session.scalars(
+            update(Cycle)
+            .where(
+                or_(Cycle.snapshot_sha256.is_not(None), Cycle.checkpoint_sha256.is_not(None)),
+                Cycle.state.not_in(ACTIVE),
+                or_(Cycle.state == "succeeded", superseded),
+            )
+            .values(snapshot_sha256=None, checkpoint_sha256=None)
+            .returning(Cycle.id)
+            .execution_options(synchronize_session=False)
+        ).all()
+    return len(dropped)
+
+
 def _file_cutoff(sessions: sessionmaker[Session], older_than_seconds: float) -> float:
     """Unix time before which a file must have been stored to be swept."""
     cutoff = time.time() - older_than_seconds
@@ -265,15 +286,20 @@ def _sweep_blobs(sessions: sessionmaker[Session], blobs: BlobStore, cutoff: floa
 
 
 def _named_by_a_row(session: Session, hashes: list[str]) -> set[str]:
-    # A cycle that runs has the deleted images of its project in its snapshot.
-    in_active_cycle = exists().where(Cycle.project_id == Image.project_id, Cycle.state.in_(ACTIVE))
-    live = or_(Image.deleted_at.is_(None), in_active_cycle)
+    # A cycle that runs, or may be resumed, has deleted images of its project in its snapshot.
+    in_snapshot = exists().where(
+        Cycle.project_id == Image.project_id,
+        or_(Cycle.state.in_(ACTIVE), Cycle.snapshot_sha256.is_not(None)),
+    )
+    live = or_(Image.deleted_at.is_(None), in_snapshot)
     return set(
         session.scalars(
             union_all(
                 select(Image.sha256).where(Image.sha256.in_(hashes), live),
                 select(Model.sha256).where(Model.sha256.in_(hashes)),
                 select(Artifact.sha256).where(Artifact.sha256.in_(hashes)),
+                select(Cycle.snapshot_sha256).where(Cycle.snapshot_sha256.in_(hashes)),
+                select(Cycle.checkpoint_sha256).where(Cycle.checkpoint_sha256.in_(hashes)),
                 select(Query.heatmap_sha256).where(Query.heatmap_sha256.in_(hashes)),
                 select(Import.archive_sha256).where(
                     Import.archive_sha256.in_(hashes), Import.state.in_(ACTIVE)

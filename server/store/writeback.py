@@ -229,7 +229,16 @@ def publish(
     session.execute(
         update(Project).where(Project.id == cycle.project_id).values(scored_cycle_id=cycle.id)
     )
-    finish(session, lease, num_selected=len(selected), metrics=metrics, message=message)
+    finish(
+        session,
+        lease,
+        num_selected=len(selected),
+        metrics=metrics,
+        message=message,
+        # Nothing goes on from here; the sweep removes the blobs.
+        snapshot_sha256=None,
+        checkpoint_sha256=None,
+    )
     return len(selected)
 
 

@@ -1,12 +1,20 @@
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
+from sqlalchemy import func, select
 from sqlalchemy.orm import Session, sessionmaker
 
+from server.store import queue
+from server.store.blobs import BlobStore
 from server.store.models import Cycle, Project, ProjectClass
+from tests.worker.small_pools import CLASSES, Pool
+from worker import cycle as cycle_module
+from worker.progress import ProgressLines, ProgressPipe
 from worker.settings import WorkerSettings
 
 ROOT = Path(__file__).parents[2]
@@ -64,3 +72,49 @@ def read_cycle(sessions: sessionmaker[Session]) -> Callable[[str], Cycle]:
             return cycle
 
     return read
+
+
+@pytest.fixture
+def make_pool(sessions: sessionmaker[Session], blobs: BlobStore) -> Callable[..., Pool]:
+    def make(
+        *, labeled: int = 4, unlabeled: int = 8, validation: int = 3, validation_images: int = 0
+    ) -> Pool:
+        with sessions.begin() as session:
+            number = session.scalar(select(func.count()).select_from(Project))
+            project = Project(name=f"road {number}", validation_images=validation_images)
+            session.add(project)
+            session.flush()
+            for class_id, name in enumerate(CLASSES):
+                session.add(ProjectClass(project_id=project.id, class_id=class_id, name=name))
+            pool = Pool(sessions, blobs, project.id)
+        for _ in range(labeled):
+            pool.add_image(labeled=True)
+        for _ in range(unlabeled):
+            pool.add_image()
+        for _ in range(validation):
+            pool.add_image(split="val", labeled=True)
+        return pool
+
+    return make
+
+
+@pytest.fixture
+def run_here(
+    sessions: sessionmaker[Session], settings: WorkerSettings
+) -> Callable[[], list[dict[str, Any]]]:
+    """Claims the next cycle and runs it in this process; gives what it reported."""
+
+    def run() -> list[dict[str, Any]]:
+        with sessions.begin() as session:
+            lease = queue.claim(session, Cycle, "here", 600)
+        assert lease is not None
+        read_fd, write_fd = os.pipe()
+        try:
+            cycle_module.run(lease, settings, ProgressPipe(write_fd))
+        finally:
+            os.close(write_fd)
+            with os.fdopen(read_fd, "rb") as reader:
+                said = ProgressLines().feed(reader.read())
+        return said
+
+    return run

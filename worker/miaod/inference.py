@@ -76,6 +76,7 @@ def score(
     device: torch.device,
     *,
     frozen: FrozenCache | None = None,
+    num_done: int = 0,
 ) -> Iterator[ImageScore]:
     """Score every picture of a dataset; in groups of one size, not in the order of the dataset.
 
@@ -85,8 +86,11 @@ def score(
         config: its data, scoring and thread fields are read.
         device: where to run.
         frozen: cache of the backbone's frozen stages.
+        num_done: pictures that an earlier call with the same arguments has given; they are passed
+            over, and the rest is what it would have given, to the bit.
     """
-    for batch, images in _batches(model, dataset, config, device, frozen):
+    first_batch, num_passed = PlainBatches(dataset, config).place_after(num_done)
+    for batch, images in _batches(model, dataset, config, device, frozen, first_batch):
         with torch.inference_mode():
             with autocast(config, device):
                 outputs = model(images, ("f1", "f2"))
@@ -97,10 +101,15 @@ def score(
             presence_BC = class_presence(f1_BAC, f2_BAC).cpu()
             assert outputs.look_BDHW is not None, "every detector shows its backbone's map"
             look_BD = outputs.look_BDHW.float().mean(dim=(2, 3)).cpu()
-        for place, ordinal in enumerate(batch.ordinals):
+        for place in range(num_passed, len(batch.ordinals)):
             yield ImageScore(
-                ordinal, uncertainty_B[place], entropy_B[place], presence_BC[place], look_BD[place]
+                batch.ordinals[place],
+                uncertainty_B[place],
+                entropy_B[place],
+                presence_BC[place],
+                look_BD[place],
             )
+        num_passed = 0
 
 
 def predict(
@@ -214,6 +223,7 @@ def _batches(
     config: TrainingConfig,
     device: torch.device,
     frozen: FrozenCache | None,
+    first_batch: int = 0,
 ) -> Iterator[tuple[Batch, Tensor | Halfway]]:
     if frozen is not None:
         frozen.require_same_stages(model.backbone)
@@ -221,7 +231,7 @@ def _batches(
     model.to(device).eval()
     batches = PlainBatches(dataset, config)
     backbone = model.backbone
-    for batch in iterate(batches, range(len(batches)), config):
+    for batch in iterate(batches, range(first_batch, len(batches)), config):
         if frozen is not None:
             yield batch, frozen(backbone, batch, device)
         else:

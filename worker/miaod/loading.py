@@ -159,6 +159,14 @@ class PlainBatches(data.Dataset[Batch]):
         """Number of batches."""
         return len(self._plan)
 
+    def place_after(self, num_pictures: int) -> tuple[int, int]:
+        """The batch in which the pictures after the first `num_pictures` begin, and where in it."""
+        for place, indices in enumerate(self._plan):
+            if num_pictures < len(indices):
+                return place, num_pictures
+            num_pictures -= len(indices)
+        return len(self._plan), 0
+
     def __getitem__(self, place: int) -> Batch:
         """Batch `place`."""
         fitted = [fit(self._dataset.load(index), self._config) for index in self._plan[place]]

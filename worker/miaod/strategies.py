@@ -89,11 +89,22 @@ def score_pool(
     device: torch.device,
     *,
     frozen: FrozenCache | None = None,
+    found: list[ImageScore] | None = None,
     on_image: Callable[[int], None] = lambda done: None,
 ) -> list[ImageScore]:
-    """The scores of a dataset in its order; `on_image` hears how many images are done."""
-    found = []
-    for one in score(model, pool, config, device, frozen=frozen):
+    """The scores of a dataset in its order.
+
+    Args:
+        model: trained.
+        pool: the images; boxes are not read.
+        config: how to read and score images.
+        device: where to run.
+        frozen: cache of the backbone's frozen stages.
+        found: what an earlier call, cut off, had found; grows by the rest in the order of scoring.
+        on_image: hears how many images are done.
+    """
+    found = [] if found is None else found
+    for one in score(model, pool, config, device, frozen=frozen, num_done=len(found)):
         found.append(one)
         on_image(len(found))
     return sorted(found, key=lambda one: one.ordinal)

@@ -156,6 +156,22 @@ def cancel(ctx: typer.Context, cycle_id: CycleArgument, as_json: JsonOption = Fa
 
 
 @app.command()
+def resume(
+    ctx: typer.Context,
+    cycle_id: CycleArgument,
+    wait: Annotated[bool, typer.Option("--wait", "-w", help="Wait until it has ended.")] = False,
+    timeout: TimeoutOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Take up a failed or cancelled cycle where it was; exit codes as of create."""
+    with client_of(ctx) as client:
+        cycle = client.cycles.resume(cycle_id)
+        if wait:
+            cycle = wait_for(client, cycle, timeout)
+        print_cycle(cycle, as_json)
+
+
+@app.command()
 def metrics(ctx: typer.Context, cycle_id: CycleArgument, as_json: JsonOption = False) -> None:
     """Show how good the cycle's model is."""
     with client_of(ctx) as client:

@@ -89,6 +89,14 @@ class Cycles(Resource):
         """
         return self._transport.post(Cycle, path_to("cycles", cycle_id, "cancel"), repeatable=True)
 
+    def resume(self, cycle_id: str) -> Cycle:
+        """Take up a failed or cancelled cycle at its last checkpoint; an active one stays as it is.
+
+        Raises:
+            ConflictError: it has succeeded, or its project has a newer cycle.
+        """
+        return self._transport.post(Cycle, path_to("cycles", cycle_id, "resume"), repeatable=True)
+
     def wait(
         self,
         cycle_id: str,
