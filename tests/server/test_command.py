@@ -48,9 +48,8 @@ def test_a_preset_that_there_is_not_is_refused_before_any_cycle_asks_for_it(
 ) -> None:
     ended = run(data_dir, MIAOD_DEFAULT_PRESET="gpu")
     assert ended.returncode == 1
-    assert "MIAOD_DEFAULT_PRESET: there is no preset 'gpu', only paper-voc, default, cpu" in (
-        ended.stderr
-    )
+    sentence = "there is no preset 'gpu', only paper-voc, paper-voc-ssd, default, cpu"
+    assert f"MIAOD_DEFAULT_PRESET: {sentence}" in ended.stderr
 
 
 def test_a_database_of_an_unknown_kind_is_refused_with_a_sentence(data_dir: Path) -> None:

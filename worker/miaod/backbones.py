@@ -19,7 +19,9 @@ from worker.miaod.pretrained import imagenet_weights
 
 
 class Backbone(nn.Module):
-    """Stages applied one after the other; three of them give C3, C4 and C5 (strides 8, 16, 32).
+    """Stages applied one after the other; some of them give the features that the detector reads.
+
+    For RetinaNet these are C3, C4 and C5 (strides 8, 16, 32); SSD reads two.
 
     Batch normalisation always uses its stored statistics: detection batches are too small to
     estimate new ones.
@@ -28,8 +30,8 @@ class Backbone(nn.Module):
     def __init__(
         self,
         stages: Sequence[nn.Module],
-        taps: tuple[int, int, int],
-        channels: tuple[int, int, int],
+        taps: tuple[int, ...],
+        channels: tuple[int, ...],
         *,
         pixel_mean: tuple[float, float, float],
         pixel_std: tuple[float, float, float],
@@ -38,8 +40,8 @@ class Backbone(nn.Module):
 
         Args:
             stages: applied in order; the first one is the stem.
-            taps: indices of the stages whose outputs are C3, C4 and C5.
-            channels: channels of C3, C4 and C5.
+            taps: indices of the stages whose outputs are the features.
+            channels: channels of each of them.
             pixel_mean: subtracted from RGB values 0..255.
             pixel_std: divides what is left.
         """
@@ -50,16 +52,15 @@ class Backbone(nn.Module):
         self.pixel_mean = pixel_mean
         self.pixel_std = pixel_std
 
-    def forward(self, images_BCHW: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """C3, C4 and C5 of normalised images whose sides are multiples of 32."""
+    def forward(self, images_BCHW: Tensor) -> tuple[Tensor, ...]:
+        """The features of normalised images whose sides are multiples of the detector's."""
         features = []
         x = images_BCHW
         for index, stage in enumerate(self.stages):
             x = stage(x)
             if index in self.taps:
                 features.append(x)
-        c3, c4, c5 = features
-        return c3, c4, c5
+        return tuple(features)
 
     def train(self, mode: bool = True) -> Backbone:
         """Switch modes as ever, but leave batch normalisation in evaluation mode."""

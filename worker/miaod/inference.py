@@ -12,12 +12,12 @@ import torch
 from torch import Tensor
 
 from worker.miaod.config import TrainingConfig
-from worker.miaod.detections import DetectionConfig, Detections, detect
+from worker.miaod.detections import DetectionConfig, Detections
+from worker.miaod.detector import Detector
 from worker.miaod.engine import autocast
 from worker.miaod.loading import PlainBatches, iterate
-from worker.miaod.model import MiaodRetinaNet
 from worker.miaod.samples import Dataset
-from worker.miaod.scoring import anchor_discrepancy, heat_map, image_uncertainty
+from worker.miaod.scoring import heat_map, image_uncertainty
 from worker.miaod.transforms import Batch, normalise
 
 
@@ -38,7 +38,7 @@ class Prediction:
 
 
 def score(
-    model: MiaodRetinaNet, dataset: Dataset, config: TrainingConfig, device: torch.device
+    model: Detector, dataset: Dataset, config: TrainingConfig, device: torch.device
 ) -> Iterator[tuple[int, float]]:
     """Uncertainty of every picture of a dataset, as (ordinal, uncertainty).
 
@@ -49,13 +49,15 @@ def score(
         with torch.inference_mode():
             with autocast(config, device):
                 outputs = model(images_BCHW, ("f1", "f2"))
-            discrepancy_BA = anchor_discrepancy(torch.cat(outputs.f1, 1), torch.cat(outputs.f2, 1))
+            discrepancy_BA = model.anchor_discrepancy(
+                torch.cat(outputs.f1, 1), torch.cat(outputs.f2, 1)
+            )
             uncertainty_B = image_uncertainty(discrepancy_BA, config.scoring_k)
         yield from zip(batch.ordinals, uncertainty_B.tolist(), strict=True)
 
 
 def predict(
-    model: MiaodRetinaNet,
+    model: Detector,
     dataset: Dataset,
     config: TrainingConfig,
     device: torch.device,
@@ -81,9 +83,9 @@ def predict(
         with torch.inference_mode():
             with autocast(config, device):
                 outputs = model(images_BCHW, ("f1", "f2", "box") if heat_maps else ("f1", "box"))
-            found = detect(
+            found = model.detect(
                 outputs,
-                model.anchors_for(batch.padded_hw),
+                batch.padded_hw,
                 batch.sizes_hw,
                 thresholds,
                 scale_factors=[
@@ -96,12 +98,18 @@ def predict(
             maps: list[Tensor | None] = [None] * len(found)
             if heat_maps:
                 levels = [
-                    anchor_discrepancy(f1, f2)
+                    model.anchor_discrepancy(f1, f2)
                     for f1, f2 in zip(outputs.f1, outputs.f2, strict=True)
                 ]
                 sizes = model.level_sizes(batch.padded_hw)
                 maps = [
-                    heat_map([level[row] for level in levels], sizes, model.strides, size_hw).cpu()
+                    heat_map(
+                        [level[row] for level in levels],
+                        sizes,
+                        model.strides,
+                        size_hw,
+                        cell_offset=model.cell_offset,
+                    ).cpu()
                     for row, size_hw in enumerate(batch.sizes_hw)
                 ]
         for ordinal, detections, map_HW in zip(batch.ordinals, found, maps, strict=True):
@@ -114,7 +122,7 @@ def predict(
 
 
 def _batches(
-    model: MiaodRetinaNet, dataset: Dataset, config: TrainingConfig, device: torch.device
+    model: Detector, dataset: Dataset, config: TrainingConfig, device: torch.device
 ) -> Iterator[tuple[Batch, Tensor]]:
     torch.set_num_threads(config.num_threads)
     model.to(device).eval()

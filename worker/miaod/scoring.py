@@ -61,11 +61,13 @@ def heat_map(
     sizes: Sequence[tuple[int, int]],
     strides: Sequence[int],
     image_hw: tuple[int, int],
+    *,
+    cell_offset: float = 0.0,
 ) -> Tensor:
     """Where in the picture the uncertainty sits.
 
-    Each cell shows the largest discrepancy of its anchors, at the pixel where they are centred
-    (column * stride, row * stride). Between cells it is interpolated, past the last one it stays.
+    Each cell shows the largest discrepancy of its anchors, at the pixel where they are centred.
+    Between cells it is interpolated, past the first and the last one it stays.
     A pixel shows the largest value of all levels.
 
     Args:
@@ -73,6 +75,7 @@ def heat_map(
         sizes: rows and columns of each level's map.
         strides: pixels between cells, per level.
         image_hw: height and width of the image in the network's pixels, without padding.
+        cell_offset: where in its cell an anchor is centred, in strides.
 
     Returns:
         (H, W) float32 in [0, 1], in the units of `anchor_discrepancy`.
@@ -85,7 +88,8 @@ def heat_map(
         cells = discrepancy_A.float().reshape(1, 1, rows, columns, -1).amax(dim=-1)
         span = ((rows - 1) * stride + 1, (columns - 1) * stride + 1)
         pixels = functional.interpolate(cells, size=span, mode="bilinear", align_corners=True)
-        below, right = max(0, height - span[0]), max(0, width - span[1])
-        pixels = functional.pad(pixels, (0, right, 0, below), mode="replicate")
+        before = int(cell_offset * stride)
+        below, right = max(0, height - before - span[0]), max(0, width - before - span[1])
+        pixels = functional.pad(pixels, (before, right, before, below), mode="replicate")
         levels.append(pixels[0, 0, :height, :width])
     return torch.stack(levels).amax(dim=0)

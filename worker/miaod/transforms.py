@@ -58,8 +58,11 @@ class Fitted:
 
 
 def fitted_size(size_hw: tuple[int, int], config: TrainingConfig) -> tuple[int, int]:
-    """Rows and columns after resizing with kept ratio into the configured frame."""
+    """Rows and columns after resizing into the configured frame."""
     long, short = max(size_hw), min(size_hw)
+    if not config.keep_ratio:
+        long_hw = (config.image_long_side, config.image_short_side)
+        return long_hw if size_hw[0] > size_hw[1] else long_hw[::-1]
     scale = min(config.image_long_side / long, config.image_short_side / short)
     return _scaled(size_hw, scale)
 

@@ -42,14 +42,20 @@ def test_a_preset_fills_in_what_is_not_given() -> None:
     )
 
 
-def test_the_parity_preset_has_the_losses_of_the_reference() -> None:
+def test_the_parity_presets_have_the_losses_of_the_reference() -> None:
     assert loss_config(PRESETS["paper-voc"]) == PARITY
+    assert loss_config(PRESETS["paper-voc-ssd"]) == dataclasses.replace(
+        PARITY, background_as_class=True, sigmoid_scores=True
+    )
 
 
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        ({"preset": "gpu"}, "preset 'gpu' is not known: it must be one of paper-voc, default, cpu"),
+        (
+            {"preset": "gpu"},
+            "preset 'gpu' is not known: it must be one of paper-voc, paper-voc-ssd",
+        ),
         ({"learning_rat": 1.0}, "'learning_rat' is not a training setting"),
         ({"batch_size": 0}, "batch_size is 0: it must lie between 1 and 1024"),
         ({"batch_size": 2.5}, "batch_size is 2.5: it must be of type int"),
@@ -58,6 +64,13 @@ def test_the_parity_preset_has_the_losses_of_the_reference() -> None:
         ({"learning_rate": float("nan")}, "learning_rate is nan: it must lie between"),
         ({"backbone": "vgg"}, "backbone is 'vgg': it must be one of efficientnet_lite0"),
         ({"aspect_ratios": []}, "aspect_ratios is (): it must be a list of numbers, not empty"),
+        (
+            {"backbone": "vgg16"},
+            "backbone is 'vgg16': detector retinanet takes 'efficientnet_lite0'",
+        ),
+        ({"detector": "ssd300"}, "backbone is 'resnet50': detector ssd300 takes 'vgg16'"),
+        ({"preset": "paper-voc-ssd", "keep_ratio": True}, "keep_ratio is True: detector ssd300"),
+        ({"preset": "paper-voc-ssd", "width_divisor": 2}, "width_divisor is 2 and pretrained is"),
         ({"label_min_steps": 9, "label_max_steps": 8}, "label_min_steps 9 exceeds"),
     ],
 )

@@ -2,7 +2,7 @@
 
 The figures lie in the folder that MIAOD_GOLDEN_DIR names (default: tests/golden). Every file found
 there is a test; what a file holds follows from the beginning of its name, classes and sizes from
-its content.
+its content. The figures of SSD, `ssd_*`, are those of test_golden_ssd.py.
 """
 
 from __future__ import annotations
@@ -294,10 +294,14 @@ CHECKS: dict[str, Callable[[Figures], None]] = {
 }
 
 
-def golden_files() -> list[Path]:
+def golden_files(*, ssd: bool = False) -> list[Path]:
     if not FOLDER.is_dir():
         return []
-    return sorted(path for path in FOLDER.iterdir() if path.suffix in {".npz", ".json"})
+    return sorted(
+        path
+        for path in FOLDER.iterdir()
+        if path.suffix in {".npz", ".json"} and path.name.startswith("ssd_") == ssd
+    )
 
 
 def test_the_golden_folder_has_files() -> None:
