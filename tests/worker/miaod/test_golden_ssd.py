@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from functools import cache
 from pathlib import Path
@@ -21,11 +22,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from tests.worker.miaod.test_golden import FOLDER, Figures, golden_files, levels, pair, scalar
-from worker.miaod.config import PRESETS
+from worker.miaod.config import PRESETS, TrainingConfig
 from worker.miaod.detections import DetectionConfig
 from worker.miaod.engine import TRAINED, TrainingState, _Stepper, build_optimizer, loss_config
 from worker.miaod.head_outputs import HeadOutputs, flatten_map
-from worker.miaod.losses import LossConfig, StageKind, image_scores, num_positives
+from worker.miaod.losses import StageKind, image_scores, num_positives
 from worker.miaod.scoring import image_uncertainty
 from worker.miaod.ssd import anchors, losses, targets
 from worker.miaod.ssd.network import MiaodSsd
@@ -438,9 +439,8 @@ def check_narrow_network(figures: Figures) -> None:
 class GivenPixels(_Stepper):
     """Steps on batches that are normalised already; notes what the figures are about."""
 
-    def __init__(self, state: TrainingState, losses_of: LossConfig) -> None:
+    def __init__(self, state: TrainingState) -> None:
         super().__init__(state, NARROW, CPU)
-        assert self._losses == losses_of
         self.pseudo: list[Tensor] = []
 
     def _images(self, batch: Batch) -> Tensor:
@@ -471,6 +471,11 @@ class Trajectory:
 
 @cache
 def trajectory(name: str) -> Trajectory:
+    """The same for every file about it."""
+    return trained_along(name)
+
+
+def trained_along(name: str) -> Trajectory:
     """Train as the reference did, through the engine's own steps."""
     figures, start = read(name), read(f"{name}_weights_init")
     head = start["bbox_head.f_1_convs.0.weight"]
@@ -482,7 +487,7 @@ def trajectory(name: str) -> Trajectory:
     ordered = [parameters[their] for their in figures["param_names"].tolist()]
     result = Trajectory()
     state = TrainingState(model, NARROW)
-    stepper = GivenPixels(state, PARITY)
+    stepper = GivenPixels(state)
     before: list[Tensor] = []
 
     def note_gradients(*_: Any) -> None:
@@ -621,10 +626,7 @@ CHECKS: dict[str, Callable[[Figures], None]] = {
 }
 
 
-@pytest.mark.parametrize("path", golden_files(ssd=True), ids=lambda path: f"golden-{path.stem}")
-def test_agrees_with_the_reference(path: Path) -> None:
-    if path.suffix != ".npz":
-        pytest.skip(f"{path.name}: no test knows this kind of file")
+def check(path: Path) -> None:
     figures = read(path.stem)
     if part := re.fullmatch(r"(ssd_trajectory_.+?)(?:_weights_(init|after_(.+)))?", path.stem):
         name, weights, phase = part.groups()
@@ -639,3 +641,141 @@ def test_agrees_with_the_reference(path: Path) -> None:
     if kind is None:
         pytest.skip(f"{path.name}: no test knows this kind of file")
     CHECKS[kind](figures)
+
+
+@pytest.mark.parametrize("path", golden_files(ssd=True), ids=lambda path: f"golden-{path.stem}")
+def test_agrees_with_the_reference(path: Path) -> None:
+    if path.suffix != ".npz":
+        pytest.skip(f"{path.name}: no test knows this kind of file")
+    check(path)
+
+
+# What the figures would not forgive ---------------------------------------------------------------
+
+Mistake = Callable[[pytest.MonkeyPatch], None]
+
+
+def mined_over_the_batch(patch: pytest.MonkeyPatch) -> None:
+    right = losses.hard_negatives
+
+    def wrong(loss_BA: Tensor, negative_BA: Tensor, positive_BA: Tensor) -> Tensor:
+        mined = right(loss_BA.view(1, -1), negative_BA.view(1, -1), positive_BA.view(1, -1))
+        return mined.view_as(loss_BA)
+
+    patch.setattr(losses, "hard_negatives", wrong)
+
+
+def all_negatives_learned(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(losses, "NEGATIVES_PER_POSITIVE", 10_000)
+
+
+def divided_by_each_image_s_positives(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(
+        losses,
+        "num_positives",
+        lambda found: torch.stack([target.num_pos for target in found]).clamp(min=1),
+    )
+
+
+def background_left_out(patch: pytest.MonkeyPatch) -> None:
+    wrong = dataclasses.replace(PARITY, background_as_class=False)
+    patch.setattr(sys.modules[__name__], "PARITY", wrong)
+
+
+def attention_on_softmax(patch: pytest.MonkeyPatch) -> None:
+    wrong = dataclasses.replace(PARITY, sigmoid_scores=False)
+    patch.setattr(sys.modules[__name__], "PARITY", wrong)
+
+
+def uncertainty_on_softmax(patch: pytest.MonkeyPatch) -> None:
+    wrong = dataclasses.replace(NARROW, sigmoid_scores=False)
+    patch.setattr(sys.modules[__name__], "NARROW", wrong)
+
+
+def uncertainty_without_background(patch: pytest.MonkeyPatch) -> None:
+    wrong = dataclasses.replace(NARROW, background_as_class=False)
+    patch.setattr(sys.modules[__name__], "NARROW", wrong)
+
+
+def the_last_of_equal_anchors(patch: pytest.MonkeyPatch) -> None:
+    def last(hits: Tensor, dim: int) -> Tensor:
+        places = torch.arange(hits.shape[dim]).view([-1, 1] if dim == 0 else [1, -1])
+        return torch.where(hits, places, -1).amax(dim=dim)
+
+    patch.setattr(targets, "_first", last)
+
+
+def offsets_not_scaled(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(targets, "DELTA_SCALES", (1.0, 1.0, 1.0, 1.0))
+
+
+def trained_with(patch: pytest.MonkeyPatch, **changes: Any) -> None:
+    here = sys.modules[__name__]
+    patch.setattr(here, "trajectory", trained_along)
+    patch.setattr(here, "NARROW", dataclasses.replace(NARROW, **changes))
+
+
+def the_paper_s_weight_decay(patch: pytest.MonkeyPatch) -> None:
+    trained_with(patch, weight_decay=1e-4)
+
+
+def no_gradient_instead_of_zeros(patch: pytest.MonkeyPatch) -> None:
+    trained_with(patch, keep_zero_terms=False)
+
+
+def classifiers_not_frozen(patch: pytest.MonkeyPatch) -> None:
+    trained_with(patch)
+    patch.setitem(TRAINED, "min", TRAINED["label"])
+
+
+def momentum_kept_over_stages(patch: pytest.MonkeyPatch) -> None:
+    trained_with(patch)
+    right = build_optimizer
+    optimizers: list[torch.optim.Optimizer] = []
+
+    def kept(model: MiaodSsd, config: TrainingConfig) -> torch.optim.Optimizer:
+        if not optimizers:
+            optimizers.append(right(model, config))
+        return optimizers[0]
+
+    patch.setattr(sys.modules[__name__], "build_optimizer", kept)
+
+
+MISTAKES: list[tuple[str, Mistake]] = [
+    ("ssd_loss_label_set_", mined_over_the_batch),
+    ("ssd_loss_label_set_", all_negatives_learned),
+    ("ssd_loss_label_set_", divided_by_each_image_s_positives),
+    ("ssd_loss_max_labeled_", offsets_not_scaled),
+    ("ssd_loss_min_labeled_", background_left_out),
+    ("ssd_loss_min_unlabeled_all_", background_left_out),
+    ("ssd_loss_min_unlabeled_all_", attention_on_softmax),
+    ("ssd_loss_max_unlabeled_", background_left_out),
+    ("ssd_uncertainty_", uncertainty_on_softmax),
+    ("ssd_uncertainty_", uncertainty_without_background),
+    ("ssd_targets_", the_last_of_equal_anchors),
+    ("ssd_targets_", offsets_not_scaled),
+    ("ssd_detections_", offsets_not_scaled),
+    (r"ssd_trajectory_[^_]+_weights_after_label_set_0", the_paper_s_weight_decay),
+    (r"ssd_trajectory_[^_]+_weights_after_min_1", no_gradient_instead_of_zeros),
+    (r"ssd_trajectory_[^_]+_weights_after_min_1", classifiers_not_frozen),
+    (r"ssd_trajectory_[^_]+_weights_after_min_1", momentum_kept_over_stages),
+]
+
+
+@pytest.mark.parametrize(
+    ("pattern", "mistake"),
+    MISTAKES,
+    ids=[f"{m.__name__}-{p.removeprefix('ssd_').strip('_')}" for p, m in MISTAKES],
+)
+def test_the_figures_catch(pattern: str, mistake: Mistake, monkeypatch: pytest.MonkeyPatch) -> None:
+    paths = [path for path in golden_files(ssd=True) if re.match(pattern, path.stem)]
+    if not paths:
+        pytest.skip(f"no figures {pattern}* in {FOLDER}")
+    mistake(monkeypatch)
+    caught = 0
+    for path in paths:
+        try:
+            check(path)
+        except AssertionError:
+            caught += 1
+    assert caught, f"{mistake.__name__} agrees with the reference"
