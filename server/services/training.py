@@ -47,7 +47,8 @@ def resolve(training: Json, default_preset: str) -> Json:
         default_preset: the preset of a configuration that names none.
 
     Raises:
-        Unprocessable: unknown preset or field, a value of another type or out of range.
+        Unprocessable: unknown preset or field, a value of another type or out of range, or one that
+            the detector does not take.
     """
     document = _document()
     preset = training.get("preset") or default_preset
@@ -72,6 +73,14 @@ def resolve(training: Json, default_preset: str) -> Json:
                 f"training has no field {reprlib.repr(name)}: {hint}", code="bad_training"
             )
         resolved[name] = _checked(name, value, field)
+    detector = resolved["detector"]
+    for name, allowed in document["detector_needs"][detector].items():
+        if resolved[name] not in allowed:
+            raise Unprocessable(
+                f"training.{name} is {json.dumps(resolved[name])}: detector {detector} takes "
+                f"{' or '.join(map(json.dumps, allowed))}",
+                code="bad_training",
+            )
     return resolved
 
 

@@ -31,7 +31,7 @@ from server.store.models import (
     Worker,
 )
 from server.store.queue import Lease, LeaseLost
-from tests.worker.small_pools import CLASSES, Pool, draw, wait_for_end, worker
+from tests.worker.small_pools import CLASSES, TINY, Pool, draw, wait_for_end, worker
 from worker import cycle as cycle_module
 from worker.failures import CycleFailed
 from worker.miaod import strategies
@@ -50,6 +50,37 @@ ARTIFACTS_OF_EVERY_CYCLE = {
     "X_U.npy",
 }
 ARTIFACTS_OF_TRAINING = {"log.jsonl", "scores.npz", "metrics.json", "model.safetensors"}
+
+
+def test_a_cycle_and_its_warm_successor_run_on_ssd(
+    make_pool: Callable[..., Pool], run_here: Callable[[], list[dict[str, Any]]]
+) -> None:
+    """The other detector through the same service: from the order to queries, and on from there."""
+    ssd = {
+        **PRESETS["paper-voc-ssd"].to_dict(),
+        **{name: value for name, value in TINY.items() if not name.startswith("image_")},
+        "preset": "paper-voc-ssd",
+        "pretrained": False,
+        "width_divisor": 32,
+        "num_loader_workers": 0,
+    }
+    pool = make_pool()
+    for training in (ssd, {**ssd, "warm_start": True}):
+        cycle_id = pool.order_cycle("trained", **training)
+        run_here()
+        row = pool.row(cycle_id)
+        assert (row.state, row.error) == ("succeeded", None)
+        assert "trained on 4 labeled images; mAP@0.5 is" in row.message
+        files = pool.artifacts(cycle_id)
+        assert set(files) == ARTIFACTS_OF_EVERY_CYCLE | ARTIFACTS_OF_TRAINING
+        uncertainty = np.load(io.BytesIO(files["scores.npz"]))["uncertainty"]
+        assert uncertainty.shape == (8,)
+        assert np.isfinite(uncertainty).all()
+        queries = pool.queries(cycle_id)
+        assert [query.uncertainty for query in queries] == sorted(uncertainty, reverse=True)[:3]
+        assert all(query.heatmap_sha256 is not None for query in queries)
+        model = safetensors.torch.load(files["model.safetensors"])
+        assert model["towers.f1.convs.5.weight"].shape == (4 * 3, 8, 3, 3)
 
 
 def test_a_trained_cycle_goes_from_the_order_to_queries_model_and_artifacts(

@@ -34,7 +34,9 @@ class Halfway:
 
 
 class Backbone(nn.Module):
-    """Stages applied one after the other; three of them give C3, C4 and C5 (strides 8, 16, 32).
+    """Stages applied one after the other; some of them give the features that the detector reads.
+
+    For RetinaNet these are C3, C4 and C5 (strides 8, 16, 32); SSD reads two.
 
     Batch normalisation always uses its stored statistics: detection batches are too small to
     estimate new ones.
@@ -43,8 +45,8 @@ class Backbone(nn.Module):
     def __init__(
         self,
         stages: Sequence[nn.Module],
-        taps: tuple[int, int, int],
-        channels: tuple[int, int, int],
+        taps: tuple[int, ...],
+        channels: tuple[int, ...],
         *,
         pixel_mean: tuple[float, float, float],
         pixel_std: tuple[float, float, float],
@@ -53,8 +55,8 @@ class Backbone(nn.Module):
 
         Args:
             stages: applied in order; the first one is the stem.
-            taps: indices of the stages whose outputs are C3, C4 and C5.
-            channels: channels of C3, C4 and C5.
+            taps: indices of the stages whose outputs are the features.
+            channels: channels of each of them.
             pixel_mean: subtracted from RGB values 0..255.
             pixel_std: divides what is left.
         """
@@ -65,14 +67,13 @@ class Backbone(nn.Module):
         self.pixel_mean = pixel_mean
         self.pixel_std = pixel_std
 
-    def forward(self, images: Tensor | Halfway) -> tuple[Tensor, Tensor, Tensor]:
-        """C3, C4 and C5 of normalised images (B, 3, H, W) whose sides are multiples of 32.
+    def forward(self, images: Tensor | Halfway) -> tuple[Tensor, ...]:
+        """The features of normalised images (B, 3, H, W) of sides that the detector pads to.
 
         Those that went through leading stages before go through the others alone.
         """
         start = images if isinstance(images, Halfway) else Halfway(0, images)
-        c3, c4, c5 = self.advance(start, len(self.stages)).features
-        return c3, c4, c5
+        return self.advance(start, len(self.stages)).features
 
     def advance(self, halfway: Halfway, num_stages: int) -> Halfway:
         """Apply stages until `num_stages` of them have been."""

@@ -17,9 +17,12 @@ import torch
 from torch import Tensor
 
 from worker.miaod.config import from_dict
-from worker.miaod.model import MiaodRetinaNet, build_model
+from worker.miaod.detector import Detector
+from worker.miaod.model import DETECTORS, build_model
 
-FORMAT = "miaod-retinanet-1"
+FORMATS = {name: f"miaod-{name}-1" for name in DETECTORS}
+"""What the file of a detector says that it is."""
+
 METADATA_KEY = "miaod"
 
 
@@ -31,17 +34,17 @@ class UnknownModelFile(Exception):
 class LoadedModel:
     """A model with the names of its classes; its configuration is `model.config`."""
 
-    model: MiaodRetinaNet
+    model: Detector
     class_names: tuple[str, ...]
 
 
-def dump_model(model: MiaodRetinaNet, class_names: Sequence[str]) -> bytes:
+def dump_model(model: Detector, class_names: Sequence[str]) -> bytes:
     """The model's weights, with its configuration and classes in the metadata."""
     weights = {
         name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()
     }
     about = {
-        "format": FORMAT,
+        "format": FORMATS[model.config.detector],
         "classes": list(class_names),
         "training": model.config.to_dict(),
     }
@@ -62,9 +65,10 @@ def load_model(path: Path) -> LoadedModel:
             weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except safetensors.SafetensorError as error:
         raise UnknownModelFile(f"{path} is not a safetensors file: {error}") from error
-    if about.get("format") != FORMAT:
+    if about.get("format") not in FORMATS.values():
+        known = " and ".join(map(repr, FORMATS.values()))
         raise UnknownModelFile(
-            f"{path} has format {about.get('format')!r}: this version reads {FORMAT!r}"
+            f"{path} has format {about.get('format')!r}: this version reads {known}"
         )
     config = from_dict(about["training"])
     class_names = tuple(about["classes"])
@@ -78,15 +82,15 @@ def load_model(path: Path) -> LoadedModel:
 
 @torch.no_grad()
 def warm_start(
-    model: MiaodRetinaNet,
+    model: Detector,
     class_names: Sequence[str],
     previous: Mapping[str, Tensor],
     previous_class_names: Sequence[str],
 ) -> None:
     """Start a new model from an earlier one's weights, class by class.
 
-    A class that both know keeps its rows of the classifiers; a new class keeps those it was built
-    with.
+    A class that both know keeps its rows of the classifiers, and so does background; a new class
+    keeps those it was built with.
 
     Args:
         model: of the same shape but for the number of classes; changed in place.
@@ -97,15 +101,7 @@ def warm_start(
     Raises:
         ValueError: a weight's shape differs by more than its classes: the networks differ.
     """
-    known = [name for name in class_names if name in previous_class_names]
-    to_rows = [list(class_names).index(name) for name in known]
-    from_rows = [list(previous_class_names).index(name) for name in known]
-    anchors = model.num_base_anchors
-    per_class = {
-        f"towers.{tower}.output.{kind}"
-        for tower in ("f1", "f2", "mil")
-        for kind in ("weight", "bias")
-    }
+    per_class = model.class_weights()
     for name, weight in model.state_dict().items():
         old = previous.get(name)
         same = old is not None and old.shape[1:] == weight.shape[1:]
@@ -115,9 +111,20 @@ def warm_start(
                 f"model and {tuple(weight.shape)} in this one: a warm start needs the same network"
             )
         if name in per_class:
-            # A channel per anchor and class, the class running fastest.
+            # A channel per anchor and column, the column running fastest.
             shape = weight.shape[1:]
+            anchors = per_class[name]
             rows, old_rows = weight.view(anchors, -1, *shape), old.reshape(anchors, -1, *shape)
+            columns = _columns(class_names, rows.shape[1])
+            old_columns = _columns(previous_class_names, old_rows.shape[1])
+            known = [column for column in columns if column in old_columns]
+            to_rows = [columns.index(column) for column in known]
+            from_rows = [old_columns.index(column) for column in known]
             rows[:, to_rows] = old_rows[:, from_rows].to(rows.device)
         else:
             weight.copy_(old)
+
+
+def _columns(class_names: Sequence[str], count: int) -> list[str | None]:
+    """What the columns of a classifier stand for: the classes, then background if there is more."""
+    return [*class_names, *[None] * (count - len(class_names))]

@@ -37,11 +37,25 @@ class TrainingConfig:
     """
 
     # The network.
+    detector: str = _setting(
+        "retinanet",
+        "retinanet, or ssd300, the paper's second one: start from the preset paper-voc-ssd, since "
+        "its data and schedule are others too. Settings of pyramid, heads, anchors and focal loss "
+        "are retinanet's alone.",
+        choices=("retinanet", "ssd300"),
+    )
     backbone: str = _setting(
         "resnet50",
-        "Feature extractor. efficientnet_lite0 carries its ImageNet weights in a package; the "
-        "ResNets read torchvision's from the weights folder.",
-        choices=("efficientnet_lite0", "resnet18", "resnet50"),
+        "Feature extractor; ssd300's is vgg16, and no other's. efficientnet_lite0 carries its "
+        "ImageNet weights in a package; the others read torchvision's from the weights folder.",
+        choices=("efficientnet_lite0", "resnet18", "resnet50", "vgg16"),
+    )
+    width_divisor: int = _setting(
+        1,
+        "ssd300 only: divides the channels of every layer, for trials. The ImageNet weights fit "
+        "the full width alone.",
+        minimum=1,
+        maximum=32,
     )
     pretrained: bool = _setting(
         True,
@@ -93,6 +107,11 @@ class TrainingConfig:
     image_short_side: int = _setting(
         600, "Images are resized to fit; pixels of the shorter side.", minimum=32, maximum=4096
     )
+    keep_ratio: bool = _setting(
+        True,
+        "Keep an image's proportions in resizing; otherwise it is stretched to the whole frame, as "
+        "ssd300 wants it.",
+    )
     min_image_side: int = _setting(
         0,
         "Images with a shorter side are left out of training (the reference drops those below 32).",
@@ -130,6 +149,24 @@ class TrainingConfig:
         "0.8 to 1.2.",
         minimum=0,
         maximum=0.9,
+    )
+    photometric_distortion: bool = _setting(
+        False,
+        "Random brightness, contrast, saturation, hue and order of the colors in training, as "
+        "strong as SSD's.",
+    )
+    expand_max: float = _setting(
+        1.0,
+        "In half of the cases the image is laid, before resizing, at random on a grey canvas of up "
+        "to this many times its sides, so that its objects are small; 1 turns it off. SSD has 4.",
+        minimum=1,
+        maximum=10,
+    )
+    iou_crop: bool = _setting(
+        False,
+        "Train, before resizing, on a random part of the image that overlaps all its boxes by a "
+        "random minimum, so that its objects are large; SSD's way. Boxes whose middle is cut off "
+        "are dropped.",
     )
     batch_size: int = _setting(8, "Labeled images per step.", minimum=1, maximum=1024)
     unlabeled_subset: bool = _setting(
@@ -226,6 +263,17 @@ class TrainingConfig:
         True,
         "A box makes its best anchor positive only if they overlap at all; otherwise a degenerate "
         "box makes every anchor positive, as in the reference.",
+    )
+    background_as_class: bool = _setting(
+        False,
+        "ssd300 only: the image-level loss, the pseudo labels, the discrepancy and the uncertainty "
+        "count background as one more class, absent from labeled images and found in unlabeled "
+        "ones, as in the reference. Hardly any unlabeled image is then without a pseudo label.",
+    )
+    sigmoid_scores: bool = _setting(
+        False,
+        "ssd300 only: uncertainty, attention and pseudo labels read sigmoids of the logits, as in "
+        "the reference; the classifiers are trained as a softmax, which says nothing about those.",
     )
     focal_alpha: float = _setting(
         0.25, "Weight of objects against background in the focal loss.", minimum=0, maximum=1
@@ -383,6 +431,17 @@ class TrainingConfig:
         ):
             if getattr(self, low) > getattr(self, high):
                 raise ValueError(f"{low} {getattr(self, low)} exceeds {high} {getattr(self, high)}")
+        for name, allowed in DETECTOR_NEEDS[self.detector].items():
+            if getattr(self, name) not in allowed:
+                raise ValueError(
+                    f"{name} is {getattr(self, name)!r}: detector {self.detector} takes "
+                    f"{' or '.join(map(repr, allowed))}"
+                )
+        if self.width_divisor > 1 and self.pretrained:
+            raise ValueError(
+                f"width_divisor is {self.width_divisor} and pretrained is true: the ImageNet "
+                "weights fit the full width only"
+            )
 
     def to_dict(self) -> dict[str, Any]:
         """Every field by name, in values that JSON has."""
@@ -390,6 +449,22 @@ class TrainingConfig:
             name: list(value) if isinstance(value, tuple) else value
             for name, value in dataclasses.asdict(self).items()
         }
+
+
+DETECTOR_NEEDS: dict[str, dict[str, tuple[Any, ...]]] = {
+    "retinanet": {
+        "backbone": ("efficientnet_lite0", "resnet18", "resnet50"),
+        "width_divisor": (1,),
+    },
+    # Its anchors and the sizes of its maps are made for this one frame.
+    "ssd300": {
+        "backbone": ("vgg16",),
+        "image_long_side": (300,),
+        "image_short_side": (300,),
+        "keep_ratio": (False,),
+    },
+}
+"""The values to which a detector holds some of the fields."""
 
 
 def _check(setting: dataclasses.Field[Any], value: Any) -> None:
@@ -485,6 +560,55 @@ PRESETS: dict[str, TrainingConfig] = {
         warmup_steps=500,
         warmup_each_stage=True,
     ),
+    # What the reference's code does for VOC with SSD, its every quirk that changes a number on.
+    # Where ours differs: the caffe weights of VGG16 cannot be had, and the published port that
+    # stands in for them (torchvision's IMAGENET1K_FEATURES) lacks conv6 and conv7, which are drawn;
+    # the crop of an unlabeled image heeds no boxes, as nobody knows them; distorted colors are cut
+    # off at 0 and 255.
+    "paper-voc-ssd": TrainingConfig(
+        detector="ssd300",
+        backbone="vgg16",
+        frozen_stages=0,
+        image_long_side=300,
+        image_short_side=300,
+        keep_ratio=False,
+        min_image_side=32,
+        box_corners="voc",
+        photometric_distortion=True,
+        expand_max=4.0,
+        iou_crop=True,
+        unlabeled_subset=True,
+        scoring_batch_size=1,
+        lambda_discrepancy=0.5,
+        average_discrepancy=False,
+        # SSD's image-level tower has the column by its nature.
+        mil_background="always",
+        pseudo_label_gate="batch",
+        skip_empty_images=False,
+        mask_padding=False,
+        keep_zero_terms=True,
+        require_positive_iou=False,
+        background_as_class=True,
+        sigmoid_scores=True,
+        label_epochs=5.0,
+        label_min_steps=1,
+        adversarial_min_steps=1,
+        repeats=16,
+        learning_rate=1e-3,
+        weight_decay=5e-4,
+        joint_update=False,
+        fresh_optimizer=True,
+        clip_norm=0.0,
+        # From the second of the last stage's five epochs on.
+        lr_drop_fraction=0.8,
+        warmup_each_stage=True,
+        amp=False,
+        score_threshold=0.02,
+        nms_iou=0.45,
+        # All 8732.
+        nms_candidates=1_000_000,
+        detections_per_image=200,
+    ),
     # A practical recipe for one GPU: bigger batches, warm-up, clipping, half precision.
     "default": TrainingConfig(scale_min=0.8, scale_max=1.25, color_jitter=0.2),
     # Minutes on two cores: a light backbone whose early half is frozen, narrow heads, small images,
@@ -534,7 +658,14 @@ def describe() -> dict[str, Any]:
         }
         for setting in dataclasses.fields(TrainingConfig)
     }
-    return {"presets": {name: p.to_dict() for name, p in PRESETS.items()}, "fields": fields}
+    return {
+        "presets": {name: p.to_dict() for name, p in PRESETS.items()},
+        "fields": fields,
+        "detector_needs": {
+            detector: {name: list(allowed) for name, allowed in needs.items()}
+            for detector, needs in DETECTOR_NEEDS.items()
+        },
+    }
 
 
 def presets_text() -> str:

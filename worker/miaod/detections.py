@@ -5,7 +5,7 @@ Shape suffixes: A anchors of a level, N detections or candidates, B images, C cl
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TypedDict
 
@@ -56,6 +56,7 @@ def detect(
     config: DetectionConfig,
     *,
     scale_factors: Sequence[tuple[float, float]] | None = None,
+    probabilities: Callable[[Tensor], Tensor] = torch.sigmoid,
 ) -> list[Detections]:
     """Detections of the first classifier, per image.
 
@@ -69,6 +70,7 @@ def detect(
         config: thresholds.
         scale_factors: network pixels per original pixel of each image, (x, y). Boxes are divided by
             them before suppression. None: boxes stay in the network's pixels.
+        probabilities: of the classes, (A, C) from a level's logits.
 
     Returns:
         One entry per image. A box may have no area where its anchor lay outside the image.
@@ -80,7 +82,7 @@ def detect(
         for logits_BAC, deltas_BA4, anchors_A4 in zip(
             outputs.f1, outputs.deltas, anchors, strict=True
         ):
-            scores_AC = logits_BAC[index].sigmoid()
+            scores_AC = probabilities(logits_BAC[index])
             deltas_A4 = deltas_BA4[index]
             if 0 < config.candidates_per_level < len(scores_AC):
                 best = scores_AC.amax(dim=1).topk(config.candidates_per_level).indices

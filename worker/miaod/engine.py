@@ -16,17 +16,16 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from worker.miaod.anchors import valid_flags
 from worker.miaod.backbones import Halfway
 from worker.miaod.config import TrainingConfig
+from worker.miaod.detector import TOWERS, Detector
 from worker.miaod.frozen import FrozenCache
 from worker.miaod.loading import BatchOrder, FittedImages, TrainingBatches, iterate
-from worker.miaod.losses import LossConfig, StageKind, labeled_losses, unlabeled_losses
-from worker.miaod.model import PAD_MULTIPLE, TOWERS, MiaodRetinaNet
+from worker.miaod.losses import LossConfig, StageKind
 from worker.miaod.samples import Dataset
 from worker.miaod.schedule import Stage, learning_rate, plan_stages
-from worker.miaod.targets import Targets, assign, known_classes, present_classes
-from worker.miaod.transforms import Batch, normalise, padded_size
+from worker.miaod.targets import Targets, known_classes, present_classes
+from worker.miaod.transforms import Batch, normalise
 
 TRAINED: dict[StageKind, tuple[str, ...]] = {
     "label": ("backbone", "pyramid", *TOWERS),
@@ -78,7 +77,7 @@ class StepReport:
 class TrainingState:
     """Where a training stands: model, optimiser, moving average, and the next step to do."""
 
-    def __init__(self, model: MiaodRetinaNet, config: TrainingConfig) -> None:
+    def __init__(self, model: Detector, config: TrainingConfig) -> None:
         """Stand at the first step of the first stage."""
         self.model = model
         self.stage_index = 0
@@ -129,7 +128,7 @@ class TrainingState:
 
 
 def train(
-    model: MiaodRetinaNet,
+    model: Detector,
     labeled: Dataset,
     unlabeled: Dataset,
     config: TrainingConfig,
@@ -176,7 +175,7 @@ def train(
             f"of {config.min_image_side} pixels or more is needed"
         )
     labeled_images = FittedImages(labeled, config, config.scale_max)
-    unlabeled_images = FittedImages(unlabeled, config, config.scale_max)
+    unlabeled_images = FittedImages(unlabeled, config, config.scale_max, with_boxes=False)
 
     def batches(
         images: FittedImages, dataset: Dataset, indices: Sequence[int], stage: int, stream: int
@@ -253,7 +252,7 @@ def trained_parts(config: TrainingConfig, kind: StageKind) -> tuple[str, ...]:
     return PLAIN if config.method == "plain" else TRAINED[kind]
 
 
-def build_optimizer(model: MiaodRetinaNet, config: TrainingConfig) -> torch.optim.Optimizer:
+def build_optimizer(model: Detector, config: TrainingConfig) -> torch.optim.Optimizer:
     """A new optimiser over everything that ever trains.
 
     Parameters that a stage leaves out have no gradient there, and are skipped.
@@ -292,6 +291,8 @@ def loss_config(config: TrainingConfig) -> LossConfig:
         keep_zero_terms=config.keep_zero_terms,
         mask_padding=config.mask_padding,
         require_positive_iou=config.require_positive_iou,
+        background_as_class=config.background_as_class,
+        sigmoid_scores=config.sigmoid_scores,
     )
 
 
@@ -350,7 +351,7 @@ class _Stepper:
             outputs = self._model(self._images(batch), towers)
         num_classes = self._model.num_classes
         known_BC = known_classes(batch.num_known_classes, num_classes).to(self._device)
-        return labeled_losses(
+        return self._model.labeled_losses(
             outputs,
             self._targets(batch),
             present_classes(batch.labels, num_classes).to(self._device),
@@ -364,7 +365,9 @@ class _Stepper:
         towers = TOWERS if self._config.keep_zero_terms else ("f1", "f2", "mil")
         with autocast(self._config, self._device):
             outputs = self._model(self._images(batch), towers)
-        return unlabeled_losses(outputs, kind, self._losses, valid_BA=self._valid(batch))
+        return self._model.unlabeled_losses(
+            outputs, kind, self._losses, valid_BA=self._valid(batch)
+        )
 
     def _backward(self, terms: dict[str, Tensor]) -> dict[str, Tensor]:
         # Gradients add up until the next update.
@@ -373,6 +376,12 @@ class _Stepper:
 
     def _update(self) -> dict[str, Tensor]:
         reported = {}
+        if self._config.keep_zero_terms:
+            # What trains in this stage but has no part in these losses: the reference's gradients
+            # are zeros there, by which decay and momentum act.
+            for parameter in self._model.parameters():
+                if parameter.requires_grad and parameter.grad is None:
+                    parameter.grad = torch.zeros_like(parameter)
         if self._config.clip_norm:
             reported["gradient_norm"] = nn.utils.clip_grad_norm_(
                 self._model.parameters(), self._config.clip_norm
@@ -390,12 +399,11 @@ class _Stepper:
     def _targets(self, batch: Batch) -> list[Targets]:
         anchors_A4 = torch.cat(self._model.anchors_for(batch.padded_hw))
         return [
-            assign(
+            self._model.assign(
                 anchors_A4,
                 valid_A,
                 boxes_N4.to(self._device),
                 labels_N.to(self._device),
-                self._model.num_classes,
                 require_positive_iou=self._losses.require_positive_iou,
             )
             for valid_A, boxes_N4, labels_N in zip(
@@ -404,21 +412,7 @@ class _Stepper:
         ]
 
     def _valid(self, batch: Batch) -> Tensor:
-        """(B, A) bool: anchors on each image's own area, all levels.
-
-        An image's own area includes what pads it to the network's multiple, as in the reference,
-        but not what evens out the batch.
-        """
-        model = self._model
-        level_sizes = model.level_sizes(batch.padded_hw)
-        own_sizes = [padded_size(size_hw, PAD_MULTIPLE) for size_hw in batch.sizes_hw]
-        rows = {
-            own_hw: torch.cat(
-                valid_flags(level_sizes, model.strides, own_hw, model.num_base_anchors)
-            )
-            for own_hw in set(own_sizes)
-        }
-        return torch.stack([rows[own_hw] for own_hw in own_sizes]).to(self._device)
+        return self._model.valid_anchors(batch.sizes_hw, batch.padded_hw).to(self._device)
 
 
 def _large_enough(dataset: Dataset, config: TrainingConfig) -> list[int]:

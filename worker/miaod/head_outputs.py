@@ -20,7 +20,8 @@ LOOK_STRIDE = 16
 class HeadOutputs:
     """Raw, float32 outputs per pyramid level, finest level first.
 
-    Anchors are in row, column, anchor-of-the-cell order, the order of `anchors.level_anchors`.
+    Anchors are in row, column, anchor-of-the-cell order, the order of `anchors.level_anchors`. SSD
+    has C + 1 columns in f1, f2 and mil, the last one for background.
 
     Attributes:
         f1: logits (B, A, C) of the first classifier, the one that detects.
@@ -40,7 +41,7 @@ class HeadOutputs:
 
     @property
     def num_classes(self) -> int:
-        """Classes, background not counted."""
+        """Columns of a classifier: RetinaNet's classes, background not counted."""
         return self.f1[0].shape[-1]
 
     @property

@@ -15,20 +15,14 @@ from torchvision.ops import roi_align
 
 from worker.miaod.backbones import Halfway
 from worker.miaod.config import TrainingConfig
-from worker.miaod.detections import DetectionConfig, Detections, detect
+from worker.miaod.detections import DetectionConfig, Detections
+from worker.miaod.detector import Detector
 from worker.miaod.engine import autocast
 from worker.miaod.frozen import FrozenCache
 from worker.miaod.head_outputs import LOOK_STRIDE
 from worker.miaod.loading import PlainBatches, iterate
-from worker.miaod.model import MiaodRetinaNet
 from worker.miaod.samples import Dataset
-from worker.miaod.scoring import (
-    anchor_discrepancy,
-    anchor_entropy,
-    class_presence,
-    heat_map,
-    image_uncertainty,
-)
+from worker.miaod.scoring import heat_map, image_uncertainty
 from worker.miaod.transforms import Batch, normalise
 
 
@@ -70,7 +64,7 @@ class ImageScore:
 
 
 def score(
-    model: MiaodRetinaNet,
+    model: Detector,
     dataset: Dataset,
     config: TrainingConfig,
     device: torch.device,
@@ -94,11 +88,12 @@ def score(
         with torch.inference_mode():
             with autocast(config, device):
                 outputs = model(images, ("f1", "f2"))
-            f1_BAC, f2_BAC = torch.cat(outputs.f1, 1), torch.cat(outputs.f2, 1)
+            f1_BAK, f2_BAK = torch.cat(outputs.f1, 1), torch.cat(outputs.f2, 1)
             k = config.scoring_k
-            uncertainty_B = image_uncertainty(anchor_discrepancy(f1_BAC, f2_BAC), k).tolist()
-            entropy_B = image_uncertainty(anchor_entropy(f1_BAC), k).tolist()
-            presence_BC = class_presence(f1_BAC, f2_BAC).cpu()
+            uncertainty_B = image_uncertainty(model.anchor_discrepancy(f1_BAK, f2_BAK), k).tolist()
+            entropy_B = image_uncertainty(model.anchor_entropy(f1_BAK), k).tolist()
+            mean_BAC = (model.probabilities(f1_BAK) + model.probabilities(f2_BAK)) / 2
+            presence_BC = mean_BAC.amax(dim=1).cpu()
             assert outputs.look_BDHW is not None, "every detector shows its backbone's map"
             look_BD = outputs.look_BDHW.float().mean(dim=(2, 3)).cpu()
         for place in range(num_passed, len(batch.ordinals)):
@@ -113,7 +108,7 @@ def score(
 
 
 def predict(
-    model: MiaodRetinaNet,
+    model: Detector,
     dataset: Dataset,
     config: TrainingConfig,
     device: torch.device,
@@ -154,9 +149,9 @@ def predict(
             if config.average_classifiers:
                 means = zip(outputs.f1, outputs.f2, strict=True)
                 asked = replace(outputs, f1=tuple((f1 + f2) / 2 for f1, f2 in means))
-            found = detect(
+            found = model.detect(
                 asked,
-                model.anchors_for(batch.padded_hw),
+                batch.padded_hw,
                 batch.sizes_hw,
                 thresholds,
                 scale_factors=factors,
@@ -164,12 +159,18 @@ def predict(
             maps: list[Tensor | None] = [None] * len(found)
             if heat_maps:
                 levels = [
-                    anchor_discrepancy(f1, f2)
+                    model.anchor_discrepancy(f1, f2)
                     for f1, f2 in zip(outputs.f1, outputs.f2, strict=True)
                 ]
                 sizes = model.level_sizes(batch.padded_hw)
                 maps = [
-                    heat_map([level[row] for level in levels], sizes, model.strides, size_hw).cpu()
+                    heat_map(
+                        [level[row] for level in levels],
+                        sizes,
+                        model.strides,
+                        size_hw,
+                        cell_offset=model.cell_offset,
+                    ).cpu()
                     for row, size_hw in enumerate(batch.sizes_hw)
                 ]
             all_looks: list[Tensor | None] = [None] * len(found)
@@ -218,7 +219,7 @@ def box_looks(
 
 
 def _batches(
-    model: MiaodRetinaNet,
+    model: Detector,
     dataset: Dataset,
     config: TrainingConfig,
     device: torch.device,

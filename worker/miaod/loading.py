@@ -9,13 +9,15 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
 import numpy as np
 import torch
 from torch.utils import data
 
 from worker.miaod.config import TrainingConfig
-from worker.miaod.model import PAD_MULTIPLE
+from worker.miaod.distortion import changes_originals, distort, reduced
+from worker.miaod.model import DETECTORS
 from worker.miaod.samples import Dataset
 from worker.miaod.transforms import (
     Batch,
@@ -25,10 +27,11 @@ from worker.miaod.transforms import (
     fit,
     fitted_size,
     padded_size,
+    with_targets,
 )
 
 # Streams of random numbers, so that no two uses of one seed share one.
-_ORDER, _AUGMENTATION = 0, 1
+_ORDER, _AUGMENTATION, _DISTORTION = 0, 1, 2
 
 
 class BatchOrder:
@@ -83,11 +86,26 @@ class BatchOrder:
 
 
 class FittedImages:
-    """A dataset's pictures decoded and resized, the most recent ones kept in memory."""
+    """A dataset's pictures decoded and resized, the most recent ones kept in memory.
 
-    def __init__(self, dataset: Dataset, config: TrainingConfig, zoom: float = 1.0) -> None:
-        """Read from `dataset`; keep up to `config.cache_megabytes`."""
+    What is distorted before it is resized comes as it is, but for being very large.
+    """
+
+    def __init__(
+        self,
+        dataset: Dataset,
+        config: TrainingConfig,
+        zoom: float = 1.0,
+        *,
+        with_boxes: bool = True,
+    ) -> None:
+        """Read from `dataset`; keep up to `config.cache_megabytes`.
+
+        Without boxes, an unlabeled set's pictures lose any that they have: not even the choice of
+        a random part may look at them.
+        """
         self._dataset = dataset
+        self._with_boxes = with_boxes
         self._config = config
         self._zoom = zoom
         self._kept: OrderedDict[int, Fitted] = OrderedDict()
@@ -98,7 +116,14 @@ class FittedImages:
         if index in self._kept:
             self._kept.move_to_end(index)
             return self._kept[index]
-        fitted = fit(self._dataset.load(index), self._config, self._zoom)
+        sample = with_targets(self._dataset.load(index), self._config)
+        if not self._with_boxes:
+            sample = replace(sample, boxes=sample.boxes[:0], labels=sample.labels[:0])
+        if changes_originals(self._config):
+            original_hw = (sample.image.shape[1], sample.image.shape[2])
+            fitted = Fitted(reduced(sample, self._config), original_hw)
+        else:
+            fitted = fit(sample, self._config, self._zoom)
         self._kept[index] = fitted
         self._bytes_left -= fitted.sample.image.numel()
         while self._bytes_left < 0:
@@ -128,9 +153,14 @@ class TrainingBatches(data.Dataset[Batch]):
         """Batch `step` of the stage."""
         augmented = []
         for place, index in enumerate(self._order.batch(step)):
+            fitted = self._images[index]
+            if changes_originals(self._config):
+                draws = np.random.default_rng((*self._key, _DISTORTION, step, place))
+                sample = distort(fitted.sample, self._config, draws)
+                fitted = fit(sample, self._config, self._config.scale_max)
             draws = np.random.default_rng((*self._key, _AUGMENTATION, step, place))
-            augmented.append(augment(self._images[index], self._config, draws))
-        return collate(augmented, PAD_MULTIPLE)
+            augmented.append(augment(fitted, self._config, draws))
+        return collate(augmented, DETECTORS[self._config.detector].pad_multiple)
 
 
 class PlainBatches(data.Dataset[Batch]):
@@ -144,9 +174,10 @@ class PlainBatches(data.Dataset[Batch]):
         # No cache: each picture is read once.
         self._dataset = dataset
         self._config = config
+        self._multiple = DETECTORS[config.detector].pad_multiple
         by_size: dict[tuple[int, int], list[int]] = {}
         for index, size_hw in enumerate(dataset.sizes_hw):
-            padded = padded_size(fitted_size(size_hw, config), PAD_MULTIPLE)
+            padded = padded_size(fitted_size(size_hw, config), self._multiple)
             by_size.setdefault(padded, []).append(index)
         size = config.scoring_batch_size
         self._plan = [
@@ -170,7 +201,7 @@ class PlainBatches(data.Dataset[Batch]):
     def __getitem__(self, place: int) -> Batch:
         """Batch `place`."""
         fitted = [fit(self._dataset.load(index), self._config) for index in self._plan[place]]
-        return collate(fitted, PAD_MULTIPLE)
+        return collate(fitted, self._multiple)
 
 
 def iterate(batches: data.Dataset[Batch], places: range, config: TrainingConfig) -> Iterator[Batch]:

@@ -68,6 +68,10 @@ class LossConfig:
             then has zero gradients rather than none, and SGD goes on with decay and momentum.
         mask_padding: leave anchors in the padding out of the MIL terms and the discrepancy.
         require_positive_iou: see `targets.assign`, which it is for.
+        background_as_class: SSD only, see `ssd.losses`: background is a class of the image, absent
+            from labeled images and present in unlabeled ones.
+        sigmoid_scores: SSD only: pseudo labels, attention and uncertainty read sigmoids of logits
+            that are trained as a softmax.
     """
 
     lambda_discrepancy: float = 0.25
@@ -81,6 +85,8 @@ class LossConfig:
     keep_zero_terms: bool = False
     mask_padding: bool = True
     require_positive_iou: bool = True
+    background_as_class: bool = False
+    sigmoid_scores: bool = False
 
 
 PARITY = LossConfig(
@@ -122,7 +128,7 @@ def labeled_losses(
         Scalars by the name of the term, detached, and "total", their sum with its gradient. Terms
         of the stage that a labeled batch has no part in are 0.
     """
-    with _float32(outputs):
+    with in_float32(outputs):
         classification = classification_losses(outputs, targets, config, known_BC).sum()
         localisation = box_losses(outputs, targets).sum()
         terms = {"l_det_cls": classification, "l_det_loc": localisation}
@@ -135,8 +141,8 @@ def labeled_losses(
             terms["l_imgcls"] = image_class_loss(image_scores(weights), present_BC, counted_BC)
             total = total + terms["l_imgcls"]
         if stage != "label":
-            terms[_discrepancy_name(stage)] = total.new_zeros(())
-        return _report(terms, total)
+            terms[discrepancy_name(stage)] = total.new_zeros(())
+        return report(terms, total)
 
 
 def unlabeled_losses(
@@ -162,11 +168,11 @@ def unlabeled_losses(
     """
     if stage == "label":
         raise ValueError("the label stage takes labeled batches only: expected stage min or max")
-    with _float32(outputs):
+    with in_float32(outputs):
         weights = instance_weights(outputs, config, valid_BA)
         discrepancy = discrepancy_losses(outputs, weights, config, complement=stage == "max").sum()
         zero = discrepancy.new_zeros(())
-        terms = {"l_det_cls": zero, "l_det_loc": zero, _discrepancy_name(stage): discrepancy}
+        terms = {"l_det_cls": zero, "l_det_loc": zero, discrepancy_name(stage): discrepancy}
         total = discrepancy
         if stage == "min":
             labels_BC = pseudo_labels(outputs, config, valid_BA)
@@ -178,7 +184,7 @@ def unlabeled_losses(
             total = total + terms["l_imgcls"]
         if config.keep_zero_terms and outputs.deltas is not None:
             total = total + sum((level * 0).sum() for level in outputs.deltas)
-        return _report(terms, total)
+        return report(terms, total)
 
 
 def classification_losses(
@@ -206,7 +212,7 @@ def classification_losses(
     for f1, f2, sign, weight in zip(outputs.f1, outputs.f2, signs, weights, strict=True):
         both = [_focal(logits * sign, weight, config.focal_gamma) for logits in (f1, f2)]
         per_level.append(0.5 * (both[0] + both[1]))
-    return torch.stack(per_level) / _num_pos(targets)
+    return torch.stack(per_level) / num_positives(targets)
 
 
 def box_losses(outputs: HeadOutputs, targets: Sequence[Targets]) -> Tensor:
@@ -220,7 +226,7 @@ def box_losses(outputs: HeadOutputs, targets: Sequence[Targets]) -> Tensor:
         ((deltas - want).abs() * on).sum()
         for deltas, want, on in zip(outputs.deltas, wanted, positive, strict=True)
     ]
-    return torch.stack(per_level) / _num_pos(targets)
+    return torch.stack(per_level) / num_positives(targets)
 
 
 def instance_weights(
@@ -233,7 +239,7 @@ def instance_weights(
     and columns of a level an image's weights sum to 1.
     """
     assert outputs.mil is not None, "the MIL tower has to run for instance weights"
-    valid = _valid_levels(outputs, config, valid_BA)
+    valid = valid_levels(outputs, config, valid_BA)
     levels = []
     for f1, f2, mil, on_image in zip(outputs.f1, outputs.f2, outputs.mil, valid, strict=True):
         mean_BAC = (f1.detach() + f2.detach()) / 2
@@ -270,7 +276,7 @@ def pseudo_labels(
     outputs: HeadOutputs, config: LossConfig, valid_BA: Tensor | None = None
 ) -> Tensor:
     """(B, C) 1.0 where any anchor's mean probability of both classifiers reaches the threshold."""
-    valid = _valid_levels(outputs, config, valid_BA)
+    valid = valid_levels(outputs, config, valid_BA)
     per_level = []
     for f1, f2, on_image in zip(outputs.f1, outputs.f2, valid, strict=True):
         mean_BAC = (f1.sigmoid() + f2.sigmoid()) / 2
@@ -306,7 +312,7 @@ def _focal(signed_logits: Tensor, weight: Tensor, gamma: float) -> Tensor:
     return (weight * signed_logits.sigmoid().pow(gamma) * functional.softplus(signed_logits)).sum()
 
 
-def _num_pos(targets: Sequence[Targets]) -> Tensor:
+def num_positives(targets: Sequence[Targets]) -> Tensor:
     """Positives of the batch; an image without any counts as one."""
     return torch.stack([target.num_pos for target in targets]).clamp(min=1).sum()
 
@@ -315,9 +321,10 @@ def _split(all_levels: Tensor, outputs: HeadOutputs) -> Sequence[Tensor]:
     return torch.split(all_levels, list(outputs.anchors_per_level), dim=1)
 
 
-def _valid_levels(
+def valid_levels(
     outputs: HeadOutputs, config: LossConfig, valid_BA: Tensor | None
 ) -> Sequence[Tensor | None]:
+    """(B, A) bool per level: anchors that the MIL terms read; None where they read all."""
     if valid_BA is None or not config.mask_padding:
         return [None] * len(outputs.f1)
     return _split(valid_BA, outputs)
@@ -327,13 +334,16 @@ def _has_background_column(outputs: HeadOutputs) -> bool:
     return outputs.mil is not None and outputs.mil[0].shape[-1] > outputs.num_classes
 
 
-def _discrepancy_name(stage: StageKind) -> str:
+def discrepancy_name(stage: StageKind) -> str:
+    """The discrepancy's name as a term of that stage."""
     return "l_wave_dis_minus" if stage == "max" else "l_wave_dis"
 
 
-def _float32(outputs: HeadOutputs) -> torch.autocast:
+def in_float32(outputs: HeadOutputs) -> torch.autocast:
+    """Autocast, turned off."""
     return torch.autocast(outputs.f1[0].device.type, enabled=False)
 
 
-def _report(terms: dict[str, Tensor], total: Tensor) -> dict[str, Tensor]:
+def report(terms: dict[str, Tensor], total: Tensor) -> dict[str, Tensor]:
+    """The terms for people to read, the total for learning."""
     return {name: term.detach() for name, term in terms.items()} | {"total": total}

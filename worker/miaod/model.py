@@ -1,4 +1,4 @@
-"""The network: backbone, feature pyramid, four towers; and which of them each stage trains.
+"""RetinaNet's network: backbone, feature pyramid, four towers; and building any detector.
 
 Shape suffixes: B images, C channels or classes, H and W rows and columns, A anchors, K columns per
 anchor.
@@ -7,23 +7,25 @@ anchor.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Self
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from worker.miaod.anchors import feature_sizes, level_anchors
+from worker.miaod import losses, scoring, targets
+from worker.miaod.anchors import feature_sizes, level_anchors, valid_flags
 from worker.miaod.backbones import Backbone, Halfway, build_backbone
 from worker.miaod.config import TrainingConfig
+from worker.miaod.detections import DetectionConfig, Detections, detect
+from worker.miaod.detector import TOWERS, Detector
 from worker.miaod.head_outputs import HeadOutputs, flatten_map
-
-TOWERS = ("f1", "f2", "mil", "box")
-"""The two adversarial classifiers, the image-level tower, the box tower."""
-
-PAD_MULTIPLE = 32
-"""Batches are padded to a multiple of this, the stride of C5."""
+from worker.miaod.losses import LossConfig, StageKind
+from worker.miaod.ssd.network import MiaodSsd
+from worker.miaod.targets import Targets
+from worker.miaod.transforms import padded_size
 
 NORM_GROUPS = 8
 """Groups of a group normalisation; fewer in networks too narrow for two channels in each."""
@@ -89,36 +91,30 @@ class Tower(nn.Module):
         return y
 
 
-class MiaodRetinaNet(nn.Module):
+class MiaodRetinaNet(Detector):
     """RetinaNet with two adversarial classifiers and an image-level tower.
 
     Attributes:
-        num_classes: C, background not counted.
         mil_columns: columns of the image-level tower: one per class, and one for background where
             `mil_background` asks for it. With one class and none for background its softmax is
             constant and nothing is learned (the reference's failure with one class).
-        strides: pixels between cells, per level.
+        num_base_anchors: anchors per cell.
     """
 
+    pyramid: FeaturePyramid
+    # The stride of C5.
+    pad_multiple = 32
+    cell_offset = 0.0
+
     def __init__(self, config: TrainingConfig, num_classes: int, backbone: Backbone) -> None:
-        """Put the parts together; their weights are drawn by `build_model`."""
-        super().__init__()
-        if num_classes < 1:
-            raise ValueError(f"num_classes is {num_classes}: a detector needs at least one class")
-        if config.frozen_stages > len(backbone.stages):
-            raise ValueError(
-                f"frozen_stages is {config.frozen_stages}: {config.backbone} has "
-                f"{len(backbone.stages)} stages"
-            )
-        self.config = config
-        self.num_classes = num_classes
+        """Put the parts together; their weights are drawn by `initialise`."""
+        strides = tuple(8 * 2**level for level in range(config.num_levels))
+        super().__init__(config, num_classes, backbone, strides)
         has_background = config.mil_background == "always" or (
             config.mil_background == "one_class" and num_classes == 1
         )
         self.mil_columns = num_classes + has_background
-        self.strides = tuple(8 * 2**level for level in range(config.num_levels))
         self.num_base_anchors = config.scales_per_octave * len(config.aspect_ratios)
-        self.backbone = backbone
         self.pyramid = FeaturePyramid(
             backbone.channels, config.fpn_channels, config.num_levels, group_norm=config.group_norm
         )
@@ -139,15 +135,27 @@ class MiaodRetinaNet(nn.Module):
         self._anchors: dict[tuple[tuple[int, int], torch.device], list[Tensor]] = {}
         self.train_only(())
 
-    def forward(self, images: Tensor | Halfway, towers: Sequence[str] = TOWERS) -> HeadOutputs:
-        """What the towers say.
+    @classmethod
+    def build(
+        cls,
+        config: TrainingConfig,
+        num_classes: int,
+        weights_dir: Path | None,
+        generator: torch.Generator,
+    ) -> Self:
+        """A new network, see `Detector.build`."""
+        backbone = build_backbone(
+            config.backbone,
+            pretrained=config.pretrained,
+            weights_dir=weights_dir,
+            generator=generator,
+        )
+        model = cls(config, num_classes, backbone)
+        initialise(model, generator)
+        return model
 
-        Args:
-            images: normalised float images (B, 3, H, W), sides multiples of `PAD_MULTIPLE`; or what
-                the leading stages of the backbone made of them (see `frozen`).
-            towers: those to run. "f1" always runs; without "f2" its place is taken by f1, since
-                detection, which reads f1 alone, need not pay for both.
-        """
+    def forward(self, images: Tensor | Halfway, towers: Sequence[str] = TOWERS) -> HeadOutputs:
+        """What the towers say, see `Detector.forward`."""
         features = self.backbone(images)
         levels = self.pyramid(features)
 
@@ -189,53 +197,128 @@ class MiaodRetinaNet(nn.Module):
         """Rows and columns of each level for batches of that padded size."""
         return feature_sizes(image_hw, self.strides)
 
-    def parts(self) -> dict[str, nn.Module]:
-        """The modules that stages freeze, by name: `backbone`, `pyramid` and the towers."""
-        towers = {name: self.towers[name] for name in TOWERS}
-        return {"backbone": self.backbone, "pyramid": self.pyramid, **towers}
+    def valid_anchors(
+        self, sizes_hw: Sequence[tuple[int, int]], padded_hw: tuple[int, int]
+    ) -> Tensor:
+        """(B, A) bool: anchors on each image's own area, all levels.
 
-    def train_only(self, parts: Sequence[str]) -> None:
-        """Let only the named `parts` train; the backbone's frozen stages never do.
-
-        Gradients of all parameters are dropped, so that what is frozen now cannot move by a
-        gradient from before.
-
-        Raises:
-            ValueError: a name is no part. The reference freezes by names in a list and passes over
-                those that do not fit, so that a stage may quietly freeze nothing.
+        An image's own area includes what pads it to the network's multiple, as in the reference,
+        but not what evens out the batch.
         """
-        unknown = sorted(set(parts) - set(self.parts()))
-        if unknown:
-            raise ValueError(
-                f"{unknown[0]!r} is no part of the network: it has {', '.join(self.parts())}"
-            )
-        for name, part in self.parts().items():
-            part.requires_grad_(name in parts)
-        for stage in list(self.backbone.stages)[: self.config.frozen_stages]:
-            stage.requires_grad_(False)
-        self.zero_grad(set_to_none=True)
+        level_sizes = self.level_sizes(padded_hw)
+        own_sizes = [padded_size(size_hw, self.pad_multiple) for size_hw in sizes_hw]
+        rows = {
+            own_hw: torch.cat(valid_flags(level_sizes, self.strides, own_hw, self.num_base_anchors))
+            for own_hw in set(own_sizes)
+        }
+        return torch.stack([rows[own_hw] for own_hw in own_sizes])
+
+    def assign(
+        self,
+        anchors_A4: Tensor,
+        valid_A: Tensor,
+        boxes_N4: Tensor,
+        labels_N: Tensor,
+        *,
+        require_positive_iou: bool,
+    ) -> Targets:
+        """What the anchors of one image should say; see `targets.assign`."""
+        return targets.assign(
+            anchors_A4,
+            valid_A,
+            boxes_N4,
+            labels_N,
+            self.num_classes,
+            require_positive_iou=require_positive_iou,
+        )
+
+    def labeled_losses(
+        self,
+        outputs: HeadOutputs,
+        targets: Sequence[Targets],
+        present_BC: Tensor,
+        stage: StageKind,
+        config: LossConfig,
+        *,
+        known_BC: Tensor | None = None,
+        valid_BA: Tensor | None = None,
+    ) -> dict[str, Tensor]:
+        """Losses of a labeled batch; see `losses`."""
+        return losses.labeled_losses(
+            outputs, targets, present_BC, stage, config, known_BC=known_BC, valid_BA=valid_BA
+        )
+
+    def unlabeled_losses(
+        self,
+        outputs: HeadOutputs,
+        stage: StageKind,
+        config: LossConfig,
+        *,
+        valid_BA: Tensor | None = None,
+    ) -> dict[str, Tensor]:
+        """Losses of an unlabeled batch; see `losses`."""
+        return losses.unlabeled_losses(outputs, stage, config, valid_BA=valid_BA)
+
+    def probabilities(self, logits: Tensor) -> Tensor:
+        """Sigmoids: each class for itself."""
+        return logits.sigmoid()
+
+    def anchor_discrepancy(self, f1_logits_BAK: Tensor, f2_logits_BAK: Tensor) -> Tensor:
+        """Squared difference of the probabilities; see `scoring.anchor_discrepancy`."""
+        return scoring.anchor_discrepancy(f1_logits_BAK, f2_logits_BAK)
+
+    def anchor_entropy(self, logits_BAK: Tensor) -> Tensor:
+        """Of the yes or no to each class; see `scoring.anchor_entropy`."""
+        return scoring.anchor_entropy(logits_BAK)
+
+    def detect(
+        self,
+        outputs: HeadOutputs,
+        padded_hw: tuple[int, int],
+        image_sizes_hw: Sequence[tuple[int, int]],
+        config: DetectionConfig,
+        *,
+        scale_factors: Sequence[tuple[float, float]] | None = None,
+    ) -> list[Detections]:
+        """Detections per image; see `detections.detect`."""
+        return detect(
+            outputs,
+            self.anchors_for(padded_hw),
+            image_sizes_hw,
+            config,
+            scale_factors=scale_factors,
+            probabilities=self.probabilities,
+        )
+
+    def class_weights(self) -> Mapping[str, int]:
+        """The output convolutions of both classifiers and the image-level tower."""
+        return {
+            f"towers.{tower}.output.{kind}": self.num_base_anchors
+            for tower in ("f1", "f2", "mil")
+            for kind in ("weight", "bias")
+        }
+
+
+DETECTORS: dict[str, type[Detector]] = {"retinanet": MiaodRetinaNet, "ssd300": MiaodSsd}
+"""By the choices of `TrainingConfig.detector`."""
 
 
 def build_model(
     config: TrainingConfig, num_classes: int, *, weights_dir: Path | None, seed: int
-) -> MiaodRetinaNet:
+) -> Detector:
     """A new model on the CPU, in training mode, a pure function of its arguments.
 
     Args:
         config: its model fields are read.
         num_classes: C.
-        weights_dir: folder with torchvision's weight files, for the ResNets.
+        weights_dir: folder with torchvision's weight files.
         seed: of every weight that is drawn.
 
     Raises:
         PretrainedWeightsMissing: the backbone's ImageNet weights are not there.
     """
     generator = torch.Generator().manual_seed(seed)
-    backbone = build_backbone(
-        config.backbone, pretrained=config.pretrained, weights_dir=weights_dir, generator=generator
-    )
-    model = MiaodRetinaNet(config, num_classes, backbone)
-    initialise(model, generator)
+    model = DETECTORS[config.detector].build(config, num_classes, weights_dir, generator)
     # Channels last is the layout that convolutions want on CPU and GPU alike: twice the speed.
     return model.to(memory_format=torch.channels_last).train()
 

@@ -18,15 +18,18 @@ from torch import Tensor
 # A closed network often swallows connections rather than refusing them.
 CONNECT_SECONDS = 20.0
 
+# The reference was trained from torchvision's first set; its default today is another.
+DEFAULT_SET = "IMAGENET1K_V1"
+# VGG16 as SSD wants it: caffe's normalisation, and no dense layers in it.
+SETS = {"vgg16": "IMAGENET1K_FEATURES"}
+
 
 class PretrainedWeightsMissing(Exception):
     """The ImageNet weights of a backbone cannot be had; the message says what to do."""
 
 
 def imagenet_weights(name: str, folder: Path) -> Mapping[str, Tensor]:
-    """The IMAGENET1K_V1 weights of a torchvision network, under torchvision's names.
-
-    The reference was trained from that first set; torchvision's default today is another.
+    """The ImageNet weights of a torchvision network that we train from, under torchvision's names.
 
     Args:
         name: of the network, as "resnet50".
@@ -35,9 +38,10 @@ def imagenet_weights(name: str, folder: Path) -> Mapping[str, Tensor]:
     Raises:
         PretrainedWeightsMissing: the file is absent and cannot be downloaded, or is unreadable.
     """
-    published = torchvision.models.get_model_weights(name)["IMAGENET1K_V1"]
+    chosen = SETS.get(name, DEFAULT_SET)
+    published = torchvision.models.get_model_weights(name)[chosen]
     path = folder / published.url.rpartition("/")[2]
-    remedy = f"put torchvision's IMAGENET1K_V1 file {path.name} into {folder}"
+    remedy = f"put torchvision's {chosen} file {path.name} into {folder}"
     if not path.is_file():
         try:
             folder.mkdir(parents=True, exist_ok=True)

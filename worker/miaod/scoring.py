@@ -48,12 +48,6 @@ def anchor_entropy(logits_BAC: Tensor) -> Tensor:
     return entropy.mean(dim=2)
 
 
-def class_presence(f1_logits_BAC: Tensor, f2_logits_BAC: Tensor) -> Tensor:
-    """(B, C) how sure the classifiers are to see a class: their highest mean probability."""
-    mean_BAC = (f1_logits_BAC.float().sigmoid() + f2_logits_BAC.float().sigmoid()) / 2
-    return mean_BAC.amax(dim=1)
-
-
 def image_uncertainty(discrepancy_BA: Tensor, k: int) -> Tensor:
     """Mean of an image's k largest anchor discrepancies (or entropies).
 
@@ -79,11 +73,13 @@ def heat_map(
     sizes: Sequence[tuple[int, int]],
     strides: Sequence[int],
     image_hw: tuple[int, int],
+    *,
+    cell_offset: float = 0.0,
 ) -> Tensor:
     """Where in the picture the uncertainty sits.
 
-    Each cell shows the largest discrepancy of its anchors, at the pixel where they are centred
-    (column * stride, row * stride). Between cells it is interpolated, past the last one it stays.
+    Each cell shows the largest discrepancy of its anchors, at the pixel where they are centred.
+    Between cells it is interpolated, past the first and the last one it stays.
     A pixel shows the largest value of all levels.
 
     Args:
@@ -91,6 +87,7 @@ def heat_map(
         sizes: rows and columns of each level's map.
         strides: pixels between cells, per level.
         image_hw: height and width of the image in the network's pixels, without padding.
+        cell_offset: where in its cell an anchor is centred, in strides.
 
     Returns:
         (H, W) float32 in [0, 1], in the units of `anchor_discrepancy`.
@@ -103,7 +100,8 @@ def heat_map(
         cells = discrepancy_A.float().reshape(1, 1, rows, columns, -1).amax(dim=-1)
         span = ((rows - 1) * stride + 1, (columns - 1) * stride + 1)
         pixels = functional.interpolate(cells, size=span, mode="bilinear", align_corners=True)
-        below, right = max(0, height - span[0]), max(0, width - span[1])
-        pixels = functional.pad(pixels, (0, right, 0, below), mode="replicate")
+        before = int(cell_offset * stride)
+        below, right = max(0, height - before - span[0]), max(0, width - before - span[1])
+        pixels = functional.pad(pixels, (before, right, before, below), mode="replicate")
         levels.append(pixels[0, 0, :height, :width])
     return torch.stack(levels).amax(dim=0)

@@ -17,10 +17,10 @@ import torch
 from numpy.typing import NDArray
 
 from worker.miaod.config import TrainingConfig
+from worker.miaod.detector import Detector
 from worker.miaod.diversity import k_center_order, spread_out
 from worker.miaod.frozen import FrozenCache
 from worker.miaod.inference import ImageScore, Prediction, predict, score
-from worker.miaod.model import MiaodRetinaNet
 from worker.miaod.samples import Dataset, Subset
 from worker.miaod.selection import Order, balance_classes, rank_at_random, rank_by_uncertainty
 
@@ -83,7 +83,7 @@ def strategy_from(values: Mapping[str, Any]) -> Strategy:
 
 
 def score_pool(
-    model: MiaodRetinaNet,
+    model: Detector,
     pool: Dataset,
     config: TrainingConfig,
     device: torch.device,
@@ -113,7 +113,7 @@ def score_pool(
 def rank_pool(
     strategy: Strategy,
     scores: Sequence[ImageScore],
-    model: MiaodRetinaNet,
+    model: Detector,
     pool: Dataset,
     labeled: Dataset,
     box_counts_C: Sequence[int],
@@ -177,7 +177,7 @@ def _looks(scores: Sequence[ImageScore]) -> Floats:
 
 
 def _predictions(
-    model: MiaodRetinaNet,
+    model: Detector,
     pool: Dataset,
     positions: Order,
     config: TrainingConfig,

@@ -116,7 +116,7 @@ def assign(
         assigned = torch.zeros(num_anchors, dtype=torch.int64, device=device)
         overlaps = torch.zeros(num_anchors, device=device)
     else:
-        iou_NA = _pairwise_iou(boxes_N4, anchors_A4).masked_fill_(~valid_A, -1.0)
+        iou_NA = pairwise_iou(boxes_N4, anchors_A4).masked_fill_(~valid_A, -1.0)
         overlaps, best_A = iou_NA.max(dim=0)
         assigned = torch.full((num_anchors,), -1, dtype=torch.int64, device=device)
         assigned[overlaps < BACKGROUND_BELOW] = 0
@@ -166,7 +166,7 @@ def known_classes(num_known: Sequence[int], num_classes: int) -> Tensor:
     return torch.arange(num_classes)[None, :] < torch.tensor(list(num_known))[:, None]
 
 
-def _pairwise_iou(boxes_N4: Tensor, anchors_A4: Tensor) -> Tensor:
+def pairwise_iou(boxes_N4: Tensor, anchors_A4: Tensor) -> Tensor:
     """(N, A), to the last bit what torchvision's `box_iou` gives, in a third of time and memory."""
     x1, y1, x2, y2 = boxes_N4[:, :, None].unbind(1)
     anchor_x1, anchor_y1, anchor_x2, anchor_y2 = anchors_A4.unbind(1)

@@ -72,8 +72,11 @@ class Fitted:
 
 
 def fitted_size(size_hw: tuple[int, int], config: TrainingConfig) -> tuple[int, int]:
-    """Rows and columns after resizing with kept ratio into the configured frame."""
+    """Rows and columns after resizing into the configured frame."""
     long, short = max(size_hw), min(size_hw)
+    if not config.keep_ratio:
+        long_hw = (config.image_long_side, config.image_short_side)
+        return long_hw if size_hw[0] > size_hw[1] else long_hw[::-1]
     scale = min(config.image_long_side / long, config.image_short_side / short)
     return _scaled(size_hw, scale)
 
@@ -84,10 +87,14 @@ def padded_size(size_hw: tuple[int, int], multiple: int) -> tuple[int, int]:
     return (height, width)
 
 
+def with_targets(sample: Sample, config: TrainingConfig) -> Sample:
+    """A sample as it was loaded, its boxes turned into those that are trained on."""
+    return replace(sample, boxes=as_trained_on(sample.boxes, config.box_corners))
+
+
 def fit(sample: Sample, config: TrainingConfig, zoom: float = 1.0) -> Fitted:
     """Resize a sample to `zoom` times its fitted size; boxes follow and are clipped."""
     original_hw = (sample.image.shape[1], sample.image.shape[2])
-    sample = replace(sample, boxes=as_trained_on(sample.boxes, config.box_corners))
     size_hw = _scaled(fitted_size(original_hw, config), zoom)
     return Fitted(_resized(sample, size_hw), original_hw)
 

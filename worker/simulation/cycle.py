@@ -17,10 +17,11 @@ import torch
 
 from worker.miaod import metrics
 from worker.miaod.config import TrainingConfig
+from worker.miaod.detector import Detector
 from worker.miaod.engine import StepReport, train
 from worker.miaod.frozen import FrozenCache, frozen_cache
 from worker.miaod.inference import predict
-from worker.miaod.model import MiaodRetinaNet, build_model
+from worker.miaod.model import build_model
 from worker.miaod.samples import Subset
 from worker.miaod.selection import initial_sets
 from worker.miaod.strategies import rank_pool, score_pool
@@ -158,7 +159,7 @@ class Bench:
         some = draw(order.seed, order.cycle, "candidates").permutation(len(pool))
         return Subset(pool, np.sort(some[: self._protocol.candidates]).tolist())
 
-    def _cache(self, model: MiaodRetinaNet, config: TrainingConfig) -> FrozenCache | None:
+    def _cache(self, model: Detector, config: TrainingConfig) -> FrozenCache | None:
         # What the frozen stages make of a picture is the same in all cycles, arms and seeds.
         key = (config.backbone, config.frozen_stages, config.frozen_cache_megabytes)
         if not config.pretrained:

@@ -9,12 +9,13 @@ import torch
 from tests.worker.miaod.pictures import tiny_config
 from worker.miaod.checkpoint import UnknownModelFile, dump_model, load_model, warm_start
 from worker.miaod.config import TrainingConfig
-from worker.miaod.model import MiaodRetinaNet, build_model
+from worker.miaod.detector import Detector
+from worker.miaod.model import build_model
 
 CONFIG = tiny_config()
 
 
-def built(num_classes: int, seed: int, config: TrainingConfig = CONFIG) -> MiaodRetinaNet:
+def built(num_classes: int, seed: int, config: TrainingConfig = CONFIG) -> Detector:
     return build_model(config, num_classes, weights_dir=None, seed=seed)
 
 

@@ -52,6 +52,13 @@ def test_a_preset_fills_in_what_is_not_given() -> None:
         ({"learning_rate": float("nan")}, "learning_rate is nan: it must lie between"),
         ({"backbone": "vgg"}, "backbone is 'vgg': it must be one of efficientnet_lite0"),
         ({"aspect_ratios": []}, "aspect_ratios is (): it must be a list of numbers, not empty"),
+        (
+            {"backbone": "vgg16"},
+            "backbone is 'vgg16': detector retinanet takes 'efficientnet_lite0'",
+        ),
+        ({"detector": "ssd300"}, "backbone is 'resnet50': detector ssd300 takes 'vgg16'"),
+        ({"preset": "paper-voc-ssd", "keep_ratio": True}, "keep_ratio is True: detector ssd300"),
+        ({"preset": "paper-voc-ssd", "width_divisor": 2}, "width_divisor is 2 and pretrained is"),
         ({"label_min_steps": 9, "label_max_steps": 8}, "label_min_steps 9 exceeds"),
     ],
 )

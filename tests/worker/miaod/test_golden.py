@@ -2,7 +2,8 @@
 
 The figures lie in the folder that MIAOD_GOLDEN_DIR names (default: tests/golden). Every file found
 there is a test; what a file holds follows from the beginning of its name, classes, sizes and widths
-from its content. A trajectory has several files: its name, and what is in the file.
+from its content. A trajectory has several files: its name, and what is in the file. The figures of
+SSD, `ssd_*`, are those of test_golden_ssd.py.
 """
 
 from __future__ import annotations
@@ -397,6 +398,7 @@ def check_trajectory_forward(stem: Path) -> None:
     figures = trajectory.read_part(stem, "forward_init")
     model = network_for(given.weights, given.num_classes, given.config()).eval()
     images = given.batch("L0").images_BCHW
+    assert isinstance(model.pyramid, FeaturePyramid)
     check_features(model.backbone, model.pyramid, images, figures, MAP_TOLERANCE)
     check_heads(model(images), figures)
 
@@ -501,10 +503,14 @@ CHECKS: dict[str, Callable[[Figures], None]] = {
 }
 
 
-def golden_files() -> list[Path]:
+def golden_files(*, ssd: bool = False) -> list[Path]:
     if not FOLDER.is_dir():
         return []
-    return sorted(path for path in FOLDER.iterdir() if path.suffix in {".npz", ".json"})
+    return sorted(
+        path
+        for path in FOLDER.iterdir()
+        if path.suffix in {".npz", ".json"} and path.name.startswith("ssd_") == ssd
+    )
 
 
 def test_the_golden_folder_has_files() -> None:

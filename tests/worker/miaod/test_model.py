@@ -4,7 +4,8 @@ import pytest
 import torch
 
 from tests.worker.miaod.pictures import tiny_config, tiny_model
-from worker.miaod.model import TOWERS, Tower, build_model
+from worker.miaod.detector import TOWERS
+from worker.miaod.model import Tower, build_model
 
 
 def test_every_class_starts_with_a_probability_of_one_percent() -> None:

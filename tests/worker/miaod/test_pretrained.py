@@ -29,6 +29,15 @@ def test_weights_that_cannot_be_had_are_named_with_the_place_where_they_belong(
     assert "Name or service not known" in sentence
 
 
+def test_vgg16_wants_the_file_that_was_published_for_ssd(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(DOWNLOAD, no_way_out)
+    file = "vgg16_features-amdegroot-88682ab5.pth"
+    with pytest.raises(PretrainedWeightsMissing, match=f"IMAGENET1K_FEATURES file {file} into"):
+        imagenet_weights("vgg16", tmp_path / "weights")
+
+
 def test_weights_are_downloaded_once_with_their_hash_checked(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -75,3 +75,22 @@ def test_plain_training_sees_as_many_labeled_batches_as_mi_aod() -> None:
         ours = plan_stages(PRESETS["cpu"], 10, has_unlabeled=True)
         assert {stage.kind for stage in plain} == {"label"}
         assert sum(stage.num_steps for stage in plain) == sum(stage.num_steps for stage in ours)
+
+
+def test_the_paper_s_ssd_has_304_passes_the_last_64_at_the_lowered_rate() -> None:
+    ssd = PRESETS["paper-voc-ssd"]
+    # 1000 images sixteen times make 2000 batches of 8.
+    stages = plan_stages(ssd, 2000, has_unlabeled=True)
+    assert [stage.kind for stage in stages] == [
+        *("label", "min", "max"),
+        *("label", "min", "max", "label"),
+    ]
+    assert sum(stage.num_steps for stage in stages) * 8 == 304 * 1000
+    last = len(stages) - 1
+    rates = [learning_rate(ssd, stages, last, step) for step in range(stages[last].num_steps)]
+    assert sum(rate == pytest.approx(1e-4) for rate in rates[500:]) * 8 == 64 * 1000
+    assert rates[1999] == pytest.approx(1e-3)
+    # Each stage warms up anew.
+    for index in range(len(stages)):
+        assert learning_rate(ssd, stages, index, 0) == pytest.approx(1e-6)
+        assert learning_rate(ssd, stages, index, 250) == pytest.approx(1e-3 * (0.001 + 0.999 / 2))

@@ -37,6 +37,15 @@ def test_a_picture_fits_into_the_frame_with_its_ratio_kept(
     assert fitted_size(size_hw, PRESETS["paper-voc"]) == fitted_hw
 
 
+def test_a_picture_is_stretched_to_the_frame_where_its_ratio_is_not_kept() -> None:
+    config = tiny_config(keep_ratio=False, image_long_side=96, image_short_side=64)
+    assert fitted_size((10, 50), config) == (64, 96)
+    assert fitted_size((50, 10), config) == (96, 64)
+    stretched = fit(sample(20, 40, [[10, 5, 20, 15]]), config)
+    assert stretched.sample.image.shape == (3, 64, 96)
+    assert stretched.sample.boxes[0].tolist() == pytest.approx([24.0, 16.0, 48.0, 48.0])
+
+
 def test_boxes_follow_the_picture_and_are_clipped_to_it() -> None:
     config = tiny_config()
     fitted = fit(sample(32, 128, [[32, 8, 64, 24], [100, 10, 150, 30]]), config).sample
