@@ -192,6 +192,13 @@ def test_options_of_the_strategy_are_options_of_the_command(
         assert body_of(server.requests[-1])["strategy"] == strategy
 
 
+def test_a_cycle_is_taken_up_by_its_id(cycle_json: dict[str, Any]) -> None:
+    server = Server({f"POST /cycles/{cycle_json['id']}/resume": {**cycle_json, "state": "queued"}})
+    result = run(server, "cycles", "resume", cycle_json["id"], "--json")
+    assert result.exit_code == 0
+    assert json.loads(result.stdout)["state"] == "queued"
+
+
 def test_an_unknown_project_name_is_a_sentence() -> None:
     result = run(Server({"GET /projects": page()}), "images", "list", "-p", "nowhere")
     assert result.exit_code == ExitCode.REFUSED

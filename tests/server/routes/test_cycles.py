@@ -264,6 +264,60 @@ def test_a_running_cycle_is_told_to_stop_and_an_ended_one_cannot_be(
     assert (refused.status_code, refused.json()["code"]) == (409, "cycle_ended")
 
 
+def test_a_failed_or_cancelled_cycle_is_taken_up_where_it_was(
+    client: TestClient, pool: Pool, context: Context
+) -> None:
+    pool.upload(2)
+    cycle_id = pool.start_cycle(budget=1)
+    path = f"/cycles/{cycle_id}"
+    saved = {"checkpoint_sha256": "c" * 64, "snapshot_sha256": "d" * 64}
+    for end in ("failed", "cancelled"):
+        with context.sessions.begin() as session:
+            lease = queue.claim(session, Cycle, "w", 60)
+            assert lease is not None
+            queue.record(session, lease, attempts=2, **saved)
+            if end == "failed":
+                queue.fail(session, lease, "the disk is full")
+            else:
+                queue.request_cancel(session, Cycle, cycle_id)
+                queue.cancelled(session, lease)
+        assert client.get(path).json()["state"] == end
+        for _ in range(2):  # a request whose answer was lost may be repeated
+            resumed = client.post(f"{path}/resume")
+            assert (resumed.status_code, resumed.json()["state"]) == (202, "queued")
+        cycle = resumed.json()
+        assert (cycle["error"], cycle["finished_at"], cycle["cancel_requested"]) == (
+            None,
+            None,
+            False,
+        )
+        with context.reading() as session:
+            row = session.get_one(Cycle, cycle_id)
+            assert (row.attempts, row.checkpoint_sha256) == (0, "c" * 64)
+
+
+def test_what_cannot_be_resumed_is_refused_with_the_reason(
+    client: TestClient, pool: Pool, scribe: Scribe, context: Context
+) -> None:
+    pool.upload(3)
+    first = pool.start_cycle(budget=1)
+    with context.sessions.begin() as session:
+        lease = queue.claim(session, Cycle, "w", 60)
+        assert lease is not None
+    client.post(f"/cycles/{first}/cancel")
+    stopping = client.post(f"/cycles/{first}/resume")
+    assert (stopping.status_code, stopping.json()["code"]) == (409, "cycle_active")
+    with context.sessions.begin() as session:
+        queue.cancelled(session, lease)
+    second = pool.start_cycle(budget=1)
+    older = client.post(f"/cycles/{first}/resume")
+    assert (older.status_code, older.json()["code"]) == (409, "not_the_newest")
+    scribe.run(second)
+    done = client.post(f"/cycles/{second}/resume")
+    assert (done.status_code, done.json()["code"]) == (409, "cycle_ended")
+    assert client.post(f"/cycles/{NO_SUCH}/resume").status_code == 404
+
+
 def test_deleting_a_project_cancels_its_cycle(
     client: TestClient, pool: Pool, context: Context
 ) -> None:
