@@ -200,14 +200,14 @@ class Learner:
         """Predictions on the labeled images, for review; those of the validation set included."""
         labeled, validation = self._job.snapshot.labeled, self._job.snapshot.validation
         by_ordinal = {record.ordinal: record for record in (*labeled, *validation)}
-        for prediction in (*self._validation, *self._predict("select", labeled)):
+        for prediction in (*self._validation, *self._predict("select", labeled, (0.0, 0.5))):
             record = by_ordinal[prediction.ordinal]
             yield Seen(record.id, stored_boxes(prediction, record))
 
     def look_at(self, records: Sequence[ImageRecord]) -> Iterator[Seen]:
         """Predictions on some images of the pool, with their heat maps."""
         by_ordinal = {record.ordinal: record for record in records}
-        for prediction in self._predict("select", records, heat_maps=True):
+        for prediction in self._predict("select", records, (0.5, 1.0), heat_maps=True):
             record = by_ordinal[prediction.ordinal]
             assert prediction.heat_map_HW is not None
             png = heat_map_png(prediction.heat_map_HW)
@@ -251,8 +251,15 @@ class Learner:
         )
 
     def _predict(
-        self, stage: str, records: Sequence[ImageRecord], *, heat_maps: bool = False
+        self,
+        stage: str,
+        records: Sequence[ImageRecord],
+        span: tuple[float, float] = (0.0, 1.0),
+        *,
+        heat_maps: bool = False,
     ) -> Iterator[Prediction]:
+        """Predictions, which take the stage from one share of its progress to another."""
+        start, end = span
         with self._explained():
             predictions = predict(
                 self._model,
@@ -263,7 +270,8 @@ class Learner:
                 frozen=self._frozen,
             )
             for done, prediction in enumerate(predictions, start=1):
-                self._report(stage, done / len(records), f"image {done}/{len(records)}")
+                share = start + (end - start) * done / len(records)
+                self._report(stage, share, f"image {done}/{len(records)}")
                 yield prediction
 
     def _report(self, stage: str, share: float, message: str) -> None:
