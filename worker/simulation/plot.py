@@ -52,6 +52,8 @@ def draw_curves(
             mean,
             color=colour,
             marker=MARKERS[number % len(MARKERS)],
+            # More arms than colours: the second round is dashed.
+            linestyle="-" if number < len(COLOURS) else "--",
             label=f"{c.arm} ({count} seed{'s' if count > 1 else ''})",
         )
         if count > 1:
