@@ -232,6 +232,7 @@ class Learner:
                 budget=job.budget,
                 seed=job.seed,
                 frozen=self._frozen,
+                say=lambda words: self._report("select", 0.0, words),
             )
         return [int(place) for place in order]
 

@@ -31,9 +31,9 @@ class UncertaintyOptions(RequestModel):
         ge=1,
         le=100,
         description=(
-            "Spread the selection out over so many times the budget of candidates, by what is "
-            "detected in them, so that it does not show one thing again and again. 4 is a good "
-            "start; null turns it off."
+            "Spread the selection out over so many times the budget of candidates, at most 10,000 "
+            "in all, by what is detected in them, so that it does not show one thing again and "
+            "again. 4 is a good start; null turns it off."
         ),
     )
 

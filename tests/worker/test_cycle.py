@@ -348,7 +348,7 @@ def test_a_worker_that_lost_its_lease_publishes_nothing(
 )
 def test_every_strategy_selects_by_its_own_order(
     make_pool: Callable[..., Pool],
-    run_here: Callable[[], object],
+    run_here: Callable[[], list[dict[str, Any]]],
     strategy: str,
     options: Json,
     reason: str,
@@ -361,12 +361,15 @@ def test_every_strategy_selects_by_its_own_order(
         # The cache of frozen outputs is for whoever asks for it.
         frozen_cache_megabytes=16,
     )
-    run_here()
+    said = run_here()
     assert pool.row(cycle_id).error is None
     queries = pool.queries(cycle_id)
     assert [query.reason for query in queries] == [reason] * 3
     scores = np.load(io.BytesIO(pool.artifacts(cycle_id)["scores.npz"]))["uncertainty"]
     assert {query.uncertainty for query in queries} <= set(scores.tolist())
+    # Over a large pool these take minutes, which must not pass for a hang.
+    looks_again = any("looking at" in line.get("message", "") for line in said)
+    assert looks_again == (reason in ("core-set", "diversity"))
 
 
 def test_a_strategy_that_this_worker_does_not_know_fails_the_cycle_with_its_name(

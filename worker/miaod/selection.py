@@ -6,6 +6,8 @@ do not depend on the order in which a database returns them.
 
 from __future__ import annotations
 
+import heapq
+
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
@@ -88,11 +90,18 @@ def balance_classes(
         )
     presence = presence[before]
     urgency = 1 - np.arange(len(before)) / max(len(before), 1)
+    gains = urgency + weight * (presence / (1 + counts)).sum(axis=1)
+    # Counts only grow, so gains only fall: one that was computed earlier is a bound, and few need
+    # to be computed again until the highest bound is a gain of now. Ties go by place.
+    bounds = [(-gain, place) for place, gain in enumerate(gains.tolist())]
+    heapq.heapify(bounds)
     taken: list[int] = []
-    for _ in range(min(num_wanted, len(before))):
-        gain = urgency + weight * (presence / (1 + counts)).sum(axis=1)
-        gain[taken] = -np.inf
-        place = int(gain.argmax())
+    while bounds and len(taken) < num_wanted:
+        bound, place = heapq.heappop(bounds)
+        gain = urgency[place] + weight * (presence[place] / (1 + counts)).sum()
+        if -gain > bound:
+            heapq.heappush(bounds, (-gain, place))
+            continue
         taken.append(place)
         counts += presence[place]
     others = np.setdiff1d(np.arange(len(before)), taken)

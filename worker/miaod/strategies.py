@@ -8,6 +8,7 @@ I images of the pool, L labeled images.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -18,7 +19,7 @@ from numpy.typing import NDArray
 
 from worker.miaod.config import TrainingConfig
 from worker.miaod.detector import Detector
-from worker.miaod.diversity import k_center_order, spread_out
+from worker.miaod.diversity import k_center_order, silent, spread_out
 from worker.miaod.frozen import FrozenCache
 from worker.miaod.inference import ImageScore, Prediction, predict, score
 from worker.miaod.samples import Dataset, Subset
@@ -36,6 +37,10 @@ RESERVE = 0.25
 """Images that are chosen beyond the budget, as a share of it: some may turn out to be labeled or
 deleted by the time the cycle ends, and others then take their places."""
 
+MAX_CANDIDATES = 10_000
+"""That the re-ranking spreads out over: their distances from each other, in 2.5 GB on the way, are
+what a worker can hold. A budget beyond it is not spread out."""
+
 
 @dataclass(frozen=True)
 class Strategy:
@@ -44,8 +49,8 @@ class Strategy:
     Attributes:
         name: one of `NAMES`.
         class_balance: weight of rare classes against uncertainty, > 0; None: classes do not count.
-        diversity: how many candidates per wanted image the re-ranking spreads out over, >= 1;
-            None: the most uncertain images, however alike.
+        diversity: how many candidates per wanted image the re-ranking spreads out over, >= 1, up
+            to `MAX_CANDIDATES` in all; None: the most uncertain images, however alike.
     """
 
     name: str = "mi-aod"
@@ -58,9 +63,9 @@ class Strategy:
             raise ValueError(
                 f"strategy {self.name!r} is not known: it must be one of {', '.join(NAMES)}"
             )
-        if self.class_balance is not None and self.class_balance <= 0:
+        if self.class_balance is not None and not 0 < self.class_balance < math.inf:
             raise ValueError(f"class_balance is {self.class_balance}: it must be greater than 0")
-        if self.diversity is not None and self.diversity < 1:
+        if self.diversity is not None and not 1 <= self.diversity < math.inf:
             raise ValueError(f"diversity is {self.diversity}: it must be 1 or more")
         options = self.class_balance is not None or self.diversity is not None
         if options and self.name not in UNCERTAINTIES:
@@ -123,6 +128,7 @@ def rank_pool(
     budget: int,
     seed: int,
     frozen: FrozenCache | None = None,
+    say: Callable[[str], None] = silent,
 ) -> Order:
     """Put the pool into the strategy's order.
 
@@ -138,6 +144,7 @@ def rank_pool(
         budget: images that are wanted.
         seed: of a random order.
         frozen: cache of the backbone's frozen stages.
+        say: hears often and in words how far it is; some strategies take long over large pools.
 
     Returns:
         Positions in the pool, the first to select at the front.
@@ -148,8 +155,16 @@ def rank_pool(
     if strategy.name == "random":
         return rank_at_random(ordinals, seed)
     if strategy.name == "core-set":
-        known = score_pool(model, labeled, config, device, frozen=frozen)
-        return k_center_order(_looks(scores), _looks(known), num_wanted=_with_reserve(budget))
+        known = score_pool(
+            model,
+            labeled,
+            config,
+            device,
+            frozen=frozen,
+            on_image=lambda done: say(f"looking at labeled image {done}/{len(labeled)}"),
+        )
+        wanted = _with_reserve(budget)
+        return k_center_order(_looks(scores), _looks(known), num_wanted=wanted, say=say)
 
     measure = [one.entropy if strategy.name == "entropy" else one.uncertainty for one in scores]
     order = rank_by_uncertainty(ordinals, measure)
@@ -162,9 +177,14 @@ def rank_pool(
             num_wanted=_with_reserve(budget * (strategy.diversity or 1)),
         )
     if strategy.diversity is not None:
-        candidates, others = np.split(order, [int(np.ceil(budget * strategy.diversity))])
-        predictions = _predictions(model, pool, candidates, config, device, frozen)
-        order = np.concatenate((candidates[spread_out(predictions, num_wanted=budget)], others))
+        # Without detections, images on which the network failed would count as different.
+        num_known = int(np.isfinite(measure).sum())
+        wanted = min(int(np.ceil(budget * strategy.diversity)), MAX_CANDIDATES)
+        candidates, others = np.split(order, [min(wanted, num_known)])
+        if len(candidates) > budget:
+            predictions = _predictions(model, pool, candidates, config, device, frozen, say)
+            chosen = spread_out(predictions, num_wanted=budget, say=say)
+            order = np.concatenate((candidates[chosen], others))
     return order
 
 
@@ -183,9 +203,12 @@ def _predictions(
     config: TrainingConfig,
     device: torch.device,
     frozen: FrozenCache | None,
+    say: Callable[[str], None],
 ) -> list[Prediction]:
     """What the model finds in some images of the pool, in the order of `positions`."""
     some = Subset(pool, np.sort(positions).tolist())
-    found = predict(model, some, config, device, looks=True, frozen=frozen)
-    by_ordinal = {prediction.ordinal: prediction for prediction in found}
+    by_ordinal = {}
+    for found in predict(model, some, config, device, looks=True, frozen=frozen):
+        by_ordinal[found.ordinal] = found
+        say(f"looking at candidate {len(by_ordinal)}/{len(positions)}")
     return [by_ordinal[pool.ordinals[position]] for position in positions.tolist()]

@@ -7,10 +7,14 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 
+from worker.miaod import diversity
 from worker.miaod.detections import Detections
 from worker.miaod.diversity import content_distances, k_center_order, spread_out
 from worker.miaod.inference import Prediction
+
+Floats = NDArray[np.float64]
 
 
 def seen(*things: tuple[int, float, float]) -> Prediction:
@@ -141,6 +145,55 @@ def test_the_chosen_images_cover_the_pool_within_twice_the_best_radius() -> None
     found = radius(tuple(k_center_order(looks, labeled, num_wanted=3)[:3].tolist()))
     best = min(radius(chosen) for chosen in combinations(range(9), 3))
     assert found <= 2 * best
+
+
+def naive_k_center(looks: Floats, labeled: Floats, num_wanted: int) -> list[int]:
+    """The definition, with every distance measured."""
+    nearest = np.full(len(looks), np.inf)
+    for look in labeled:
+        nearest = np.minimum(nearest, np.linalg.norm(looks - look, axis=1))
+    chosen: list[int] = []
+    for _ in range(min(num_wanted, len(looks))):
+        chosen.append(int(nearest.argmax()))
+        nearest = np.minimum(nearest, np.linalg.norm(looks - looks[chosen[-1]], axis=1))
+        nearest[chosen] = -1.0
+    left = [place for place in np.argsort(-nearest, kind="stable") if place not in chosen]
+    return [*chosen, *map(int, left)]
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_the_fast_way_to_the_farthest_image_finds_what_the_plain_one_finds(seed: int) -> None:
+    draws = np.random.default_rng(seed)
+    looks, labeled = draws.random((90, 16)) * 30, draws.random((70, 16)) * 30
+    if seed % 2:  # Many equal looks, and far from the origin, where products lose digits.
+        looks, labeled = (np.round(x / 20) + 1e4 for x in (looks, labeled))
+    found = k_center_order(looks, labeled, num_wanted=40)
+    assert found.tolist() == naive_k_center(looks, labeled, 40)
+
+
+def test_a_long_computation_says_how_far_it_is() -> None:
+    said: list[str] = []
+    k_center_order(np.eye(5), np.zeros((130, 5)), num_wanted=2, say=said.append)
+    assert said[0] == "comparing the pool with labeled image 1/130"
+    assert said[2] == "comparing the pool with labeled image 129/130"
+    assert said[3:] == ["choosing image 1/2", "choosing image 2/2"]
+    said.clear()
+    spread_out(
+        [seen((0, 0.9, 5.0 * k), (1, 0.5, 0)) for k in range(4)], num_wanted=2, say=said.append
+    )
+    assert said[:2] == ["comparing detection 1/8", "comparing detection 5/8"]
+    assert said[2] == "grouping the candidates, round 1"
+
+
+def test_of_a_class_with_many_detections_fewer_are_compared_at_once(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    pictures = [seen((0, 0.9, 10.0 * k), (0, 0.4, 7.0 * k)) for k in range(6)]
+    whole = content_distances(pictures)
+    monkeypatch.setattr(diversity, "BLOCK_PAIRS", 36)
+    said: list[str] = []
+    assert content_distances(pictures, say=said.append) == pytest.approx(whole, abs=1e-6)
+    assert len(said) == 4
 
 
 def test_looks_are_needed() -> None:

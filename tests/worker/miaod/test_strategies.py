@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import math
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -8,19 +10,30 @@ import torch
 
 from tests.worker.miaod.pictures import CPU, Squares, tiny_config, tiny_model
 from tests.worker.miaod.test_inference import differing_model
-from worker.miaod.inference import ImageScore
+from worker.miaod import strategies
+from worker.miaod.detections import Detections
+from worker.miaod.diversity import silent
+from worker.miaod.inference import ImageScore, Prediction
+from worker.miaod.model import MiaodRetinaNet
+from worker.miaod.samples import Subset
 from worker.miaod.selection import balance_classes, rank_at_random, rank_by_uncertainty
 from worker.miaod.strategies import Strategy, rank_pool, score_pool, strategy_from
 
 CONFIG = tiny_config(score_threshold=0.0)
 
 
-def ranked(strategy: Strategy, *, budget: int = 2, counts: tuple[int, int] = (4, 4)) -> list[int]:
+def ranked(
+    strategy: Strategy,
+    *,
+    budget: int = 2,
+    counts: tuple[int, int] = (4, 4),
+    say: Callable[[str], None] = silent,
+) -> list[int]:
     model = differing_model()
     pool, labeled = Squares(12, first_ordinal=20), Squares(3)
     scores = score_pool(model, pool, CONFIG, CPU)
     order = rank_pool(
-        strategy, scores, model, pool, labeled, counts, CONFIG, CPU, budget=budget, seed=7
+        strategy, scores, model, pool, labeled, counts, CONFIG, CPU, budget=budget, seed=7, say=say
     )
     return [int(place) for place in order]
 
@@ -111,6 +124,76 @@ def test_images_that_the_network_failed_on_come_last_in_every_strategy() -> None
         assert order.tolist()[-1] == 2
 
 
+def test_diversity_does_not_take_an_image_that_the_network_failed_on_for_a_different_one(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def seen(
+        model: MiaodRetinaNet, some: Subset, *args: object, **options: object
+    ) -> Iterator[Prediction]:
+        for ordinal in some.ordinals:
+            # Where the network fails there is no detection, in the others the same one.
+            count = 0 if ordinal == 2 else 1
+            detections = Detections(
+                boxes=torch.zeros(count, 4),
+                labels=torch.zeros(count, dtype=torch.int64),
+                scores=torch.ones(count),
+            )
+            yield Prediction(ordinal, detections, None, torch.ones(count, 8))
+
+    monkeypatch.setattr(strategies, "predict", seen)
+    model, pool = differing_model(), Squares(6)
+    scores = score_pool(model, pool, CONFIG, CPU)
+    nan = torch.tensor(torch.nan)
+    scores[2] = ImageScore(scores[2].ordinal, math.nan, math.nan, nan.expand(2), nan.expand(8))
+    for budget in (2, 4, 5):
+        order = rank_pool(
+            Strategy("mi-aod", diversity=3.0),
+            scores,
+            model,
+            pool,
+            Squares(1),
+            [1, 1],
+            CONFIG,
+            CPU,
+            budget=budget,
+            seed=0,
+        )
+        assert order.tolist()[-1] == 2
+
+
+def test_no_more_candidates_are_compared_than_a_machine_can_hold(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    plain = ranked(Strategy("mi-aod"))
+    monkeypatch.setattr(strategies, "MAX_CANDIDATES", 5)
+    spread = ranked(Strategy("mi-aod", diversity=4.0))
+    assert set(spread[:5]) == set(plain[:5])
+    assert spread[5:] == plain[5:]
+    # A budget beyond that is not spread out, and nobody looks at candidates for it.
+    monkeypatch.setattr(strategies, "predict", None)
+    assert ranked(Strategy("mi-aod", diversity=4.0), budget=5) == plain
+
+
+@pytest.mark.parametrize(
+    ("strategy", "words"),
+    [
+        (Strategy("core-set"), ["looking at labeled image 3/3", "choosing image 3/3"]),
+        (
+            Strategy("mi-aod", diversity=3.0),
+            ["looking at candidate 6/6", "comparing detection 1/", "grouping the candidates"],
+        ),
+    ],
+    ids=lambda value: value.name if isinstance(value, Strategy) else "",
+)
+def test_a_strategy_that_takes_long_says_how_far_it_is(
+    strategy: Strategy, words: list[str]
+) -> None:
+    said: list[str] = []
+    ranked(strategy, say=said.append)
+    for word in words:
+        assert any(line.startswith(word) for line in said)
+
+
 @pytest.mark.parametrize(
     ("values", "words"),
     [
@@ -118,6 +201,8 @@ def test_images_that_the_network_failed_on_come_last_in_every_strategy() -> None
         ({"name": "random", "diversity": 4.0}, "takes no options"),
         ({"name": "mi-aod", "diversity": 0.5}, "1 or more"),
         ({"name": "mi-aod", "class_balance": 0.0}, "greater than 0"),
+        ({"name": "mi-aod", "diversity": math.inf}, "1 or more"),
+        ({"name": "mi-aod", "class_balance": math.nan}, "greater than 0"),
         ({"name": "mi-aod", "colour": 1}, "no option 'colour'"),
     ],
 )
@@ -137,6 +222,27 @@ def test_a_few_images_of_a_rare_class_are_enough() -> None:
     order = balance_classes([3, 0, 1, 2], presence, [1, 0], weight=1.0, num_wanted=4).tolist()
     # 3: 1 + 1/2; 0: 3/4 + 1, after which another of its class is worth half.
     assert order == [0, 3, 1, 2]
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_the_fast_way_to_the_highest_gain_finds_what_the_plain_one_finds(seed: int) -> None:
+    draws = np.random.default_rng(seed)
+    presence = draws.random((60, 9)) ** 4
+    if seed % 2:  # Many equal gains.
+        presence = presence.round()
+    counts = draws.integers(0, 4, 9).astype(float)
+    before = draws.permutation(60)
+    expected: list[int] = []
+    expected_counts = counts.copy()
+    for _ in range(25):
+        urgency = 1 - np.arange(60) / 60
+        gain = urgency + 3.0 * (presence[before] / (1 + expected_counts)).sum(axis=1)
+        gain[[before.tolist().index(position) for position in expected]] = -np.inf
+        expected.append(int(before[gain.argmax()]))
+        expected_counts += presence[expected[-1]]
+    found = balance_classes(before, presence, counts, weight=3.0, num_wanted=25).tolist()
+    assert found[:25] == expected
+    assert found[25:] == [position for position in before.tolist() if position not in expected]
 
 
 def test_without_weight_worth_mentioning_the_order_stays() -> None:
