@@ -69,8 +69,10 @@ class FrozenCache:
         if name in self._kept:
             self._kept.move_to_end(name)
             return self._kept[name]
-        # Inference mode would taint what training later needs for its gradients.
-        with torch.inference_mode(mode=False), torch.no_grad():
+        # Inference mode would taint what training later needs for its gradients; and whoever asks
+        # first, in half precision or not, must not decide what the others get.
+        exact = torch.autocast(device.type, enabled=False)
+        with torch.inference_mode(mode=False), torch.no_grad(), exact:
             images = normalise(picture, backbone.pixel_mean, backbone.pixel_std, device)
             halfway = backbone.advance(Halfway(0, images), self._num_stages)
         entry = (halfway.x, *halfway.features)

@@ -57,6 +57,15 @@ def test_a_picture_goes_through_the_stages_once_and_its_flip_once_more(
     assert runs == [2, 2]
 
 
+def test_who_asks_first_does_not_decide_the_precision() -> None:
+    model, batch = tiny_model(tiny_config()), batch_of(2)
+    kept = FrozenCache(model.backbone, 2, megabytes=10)(model.backbone, batch, CPU)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        other = FrozenCache(model.backbone, 2, megabytes=10)(model.backbone, batch, CPU)
+    assert other.x.dtype == torch.float32
+    assert torch.equal(kept.x, other.x)
+
+
 def test_a_training_with_a_warm_cache_gives_the_bits_of_one_with_a_cold_cache() -> None:
     config = tiny_config(frozen_stages=3)
     weights = []
