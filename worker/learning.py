@@ -36,7 +36,7 @@ from worker.miaod.frozen import frozen_cache
 from worker.miaod.inference import ImageScore, Prediction, predict
 from worker.miaod.model import build_model
 from worker.miaod.pretrained import PretrainedWeightsMissing
-from worker.miaod.strategies import rank_pool, score_pool, strategy_from
+from worker.miaod.strategies import rank_pool, require_measure, score_pool, strategy_from
 from worker.progress import ProgressPipe
 from worker.records import Job
 from worker.settings import WorkerSettings
@@ -85,6 +85,7 @@ class Learner:
         try:
             self._config = from_dict(job.training)
             self._strategy = strategy_from(job.strategy)
+            require_measure(self._strategy, self._config)
         except ValueError as error:
             raise CycleFailed(
                 f"the cycle's configuration does not fit this worker: {error}"

@@ -22,6 +22,7 @@ from pathlib import Path
 import torch
 
 from worker.miaod.config import PRESETS
+from worker.miaod.strategies import require_measure
 from worker.scenes import write_voc
 from worker.simulation.grid import Machine, run_grid
 from worker.simulation.journal import Journal
@@ -45,7 +46,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         data = _data(arguments, published)
         protocol.check(len(data.pool))
         for arm in arms:
-            protocol.config(arm)
+            require_measure(arm.strategy, protocol.config(arm))
         journal = Journal(
             arguments.out / "cycles.jsonl",
             {"data": _described(data), "protocol": to_json(protocol)},

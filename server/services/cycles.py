@@ -62,7 +62,7 @@ def create(session: Session, asked: CycleRequest, *, default_preset: str) -> Cyc
         NotFound: there is no such project.
         Conflict: a cycle is active, an initial selection waits, or there is neither an image to
             select nor one to train on.
-        Unprocessable: no budget, or the training configuration cannot be.
+        Unprocessable: no budget, or the training configuration cannot be, or not with the strategy.
     """
     project = projects.get(session, asked.project_id, for_update=True)
     defaults = project.cycle_defaults
@@ -76,6 +76,13 @@ def create(session: Session, asked: CycleRequest, *, default_preset: str) -> Cyc
     configuration = training.resolve(
         {**(defaults.get("training") or {}), **(asked.training or {})}, default_preset
     )
+    strategy = asked.strategy or defaults.get("strategy") or DEFAULT_STRATEGY
+    if strategy["name"] == "mi-aod" and configuration["method"] == "plain":
+        raise Unprocessable(
+            "strategy mi-aod ranks by what two classifiers disagree on, and training method plain "
+            "trains one: take strategy entropy, core-set or random, or method mi-aod",
+            code="bad_strategy",
+        )
     min_labeled = asked.min_labeled or defaults.get("min_labeled") or 1
     _check_none_active(session, project)
     trainable = count_trainable(session, project.id)
@@ -90,7 +97,7 @@ def create(session: Session, asked: CycleRequest, *, default_preset: str) -> Cyc
         number=project.next_cycle_number,
         kind=kind,
         budget=budget,
-        strategy=asked.strategy or defaults.get("strategy") or DEFAULT_STRATEGY,
+        strategy=strategy,
         training=configuration,
         seed=secrets.randbelow(2**31) if asked.seed is None else asked.seed,
         min_labeled=min_labeled,

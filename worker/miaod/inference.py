@@ -50,7 +50,8 @@ class ImageScore:
 
     Attributes:
         ordinal: which picture.
-        uncertainty: MI-AOD's, >= 0; not a number where the network's output is not.
+        uncertainty: MI-AOD's, >= 0; not a number where the network's output is not. Always 0
+            after plain training, whose second classifier has learned nothing.
         entropy: of the first classifier, >= 0; averaged over as many anchors as the uncertainty.
         presence_C: float32, the highest probability of each class anywhere in the picture.
         look_D: float32, what the backbone sees in the picture, averaged over it.
@@ -87,7 +88,7 @@ def score(
     for batch, images in _batches(model, dataset, config, device, frozen, first_batch):
         with torch.inference_mode():
             with autocast(config, device):
-                outputs = model(images, ("f1", "f2"))
+                outputs = model(images, _classifiers(config))
             f1_BAK, f2_BAK = torch.cat(outputs.f1, 1), torch.cat(outputs.f2, 1)
             k = config.scoring_k
             uncertainty_B = image_uncertainty(model.anchor_discrepancy(f1_BAK, f2_BAK), k).tolist()
@@ -144,7 +145,7 @@ def predict(
         with torch.inference_mode():
             with autocast(config, device):
                 both = heat_maps or config.average_classifiers
-                outputs = model(images, ("f1", "f2", "box") if both else ("f1", "box"))
+                outputs = model(images, (*_classifiers(config), "box") if both else ("f1", "box"))
             asked = outputs
             if config.average_classifiers:
                 means = zip(outputs.f1, outputs.f2, strict=True)
@@ -216,6 +217,11 @@ def box_looks(
     )
     rows: Tensor = looks.flatten(1).cpu()
     return torch.split(rows, [len(image) for image in boxes])
+
+
+def _classifiers(config: TrainingConfig) -> tuple[str, ...]:
+    """Those that learned something; the first takes the place of the other."""
+    return ("f1",) if config.method == "plain" else ("f1", "f2")
 
 
 def _batches(

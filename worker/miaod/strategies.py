@@ -87,6 +87,19 @@ def strategy_from(values: Mapping[str, Any]) -> Strategy:
     return Strategy(**values)
 
 
+def require_measure(strategy: Strategy, config: TrainingConfig) -> None:
+    """Make sure that what a strategy ranks by is there after a training.
+
+    Raises:
+        ValueError: MI-AOD's uncertainty is asked of plain training.
+    """
+    if strategy.name == "mi-aod" and config.method == "plain":
+        raise ValueError(
+            "strategy mi-aod ranks by what two classifiers disagree on, and training method plain "
+            "trains one: take strategy entropy, core-set or random, or method mi-aod"
+        )
+
+
 def score_pool(
     model: Detector,
     pool: Dataset,

@@ -210,6 +210,7 @@ def test_the_draw_for_validation_is_announced_and_leaves_less_to_select(
         ({"budget": 1, "training": {"aspect_ratios": []}}, "list of 1 to"),
         ({"budget": 1, "training": {"aspect_ratios": [1.0, 100.0]}}, "aspect_ratios[1] is 100.0"),
         ({"budget": 1, "training": {"epochz": 1}}, "no field"),
+        ({"budget": 1, "training": {"method": "plain"}}, "take strategy entropy"),
     ],
 )
 def test_a_cycle_that_cannot_be_is_refused_with_what_would_be_right(

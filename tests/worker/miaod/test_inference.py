@@ -212,3 +212,21 @@ def test_detections_may_come_from_the_mean_of_both_classifiers() -> None:
         for parameter in model.towers["f2"].parameters():
             parameter.zero_()
     assert torch.allclose(scores(average_classifiers=True).logit() * 2, first.logit(), atol=1e-4)
+
+
+def test_after_plain_training_the_classifier_that_learned_nothing_has_no_say() -> None:
+    model, pool = differing_model(), Squares(2)
+    plain = tiny_config(method="plain", score_threshold=0.0)
+    f1_alone = [one.detections["scores"] for one in predict(model, pool, plain, CPU)]
+    averaged = dataclasses.replace(plain, average_classifiers=True)
+    for found, scores in zip(predict(model, pool, averaged, CPU), f1_alone, strict=True):
+        assert found.detections["scores"].equal(scores)
+    trained = dataclasses.replace(averaged, method="mi-aod")
+    assert not next(predict(model, pool, trained, CPU)).detections["scores"].equal(f1_alone[0])
+    both = tiny_config()
+    for one, other in zip(
+        score(model, pool, plain, CPU), score(model, pool, both, CPU), strict=True
+    ):
+        assert one.uncertainty == 0 < other.uncertainty
+        assert one.entropy == other.entropy
+        assert not one.presence_C.equal(other.presence_C)

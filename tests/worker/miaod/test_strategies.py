@@ -17,7 +17,7 @@ from worker.miaod.inference import ImageScore, Prediction
 from worker.miaod.model import MiaodRetinaNet
 from worker.miaod.samples import Subset
 from worker.miaod.selection import balance_classes, rank_at_random, rank_by_uncertainty
-from worker.miaod.strategies import Strategy, rank_pool, score_pool, strategy_from
+from worker.miaod.strategies import Strategy, rank_pool, require_measure, score_pool, strategy_from
 
 CONFIG = tiny_config(score_threshold=0.0)
 
@@ -209,6 +209,14 @@ def test_a_strategy_that_takes_long_says_how_far_it_is(
 def test_a_strategy_that_makes_no_sense_is_refused(values: dict[str, Any], words: str) -> None:
     with pytest.raises(ValueError, match=words):
         strategy_from(values)
+
+
+def test_plain_training_leaves_nothing_to_rank_by_disagreement() -> None:
+    plain = tiny_config(method="plain")
+    with pytest.raises(ValueError, match="take strategy entropy, core-set or random"):
+        require_measure(Strategy("mi-aod", diversity=2.0), plain)
+    require_measure(Strategy("entropy"), plain)
+    require_measure(Strategy("mi-aod"), CONFIG)
 
 
 def test_a_strategy_is_made_of_its_json_object() -> None:

@@ -168,6 +168,7 @@ def test_other_settings_want_another_folder(
     ("arguments", "words"),
     [
         (["--arms", "best"], "not known"),
+        (["--arms", "mi-aod:method=plain"], "take strategy entropy"),
         (["--data", "/nowhere"], "/nowhere"),
         (["--cycles", "9"], "but the pool has 14"),
         (["--set", "epochz=1"], "not a training setting"),
