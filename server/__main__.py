@@ -11,6 +11,7 @@ import tempfile
 from pathlib import Path
 
 import uvicorn
+from fastapi import FastAPI
 from pydantic import ValidationError
 from sqlalchemy.exc import SQLAlchemyError
 
@@ -91,12 +92,23 @@ def _serve(settings: Settings) -> int:
     # caller dies of them; to us they mean that the work is done.
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: None)
-    _Server(config).run()
+    _Server(config, app).run()
     return 0
 
 
 class _Server(uvicorn.Server):
-    """Tells its address once it answers there, also when the port was left to the system (0)."""
+    """Tells its address once it answers there, also when the port was left to the system (0).
+
+    When it stops, event streams end first: they would outlast any patience with open requests.
+    """
+
+    def __init__(self, config: uvicorn.Config, app: FastAPI) -> None:
+        super().__init__(config)
+        self._app = app
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        self._app.state.context.feed.stop()
+        await super().shutdown(sockets)
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)

@@ -10,6 +10,7 @@ from fastapi import Depends, Query, Request
 from sqlalchemy import Engine
 from sqlalchemy.orm import Session, sessionmaker
 
+from server.services.feed import Feed
 from server.services.paging import PageRequest
 from server.settings import Settings
 from server.store.blobs import BlobStore
@@ -24,6 +25,7 @@ class Context:
     sessions: sessionmaker[Session]
     reading: sessionmaker[Session]
     blobs: BlobStore
+    feed: Feed
 
 
 def get_context(request: Request) -> Context:

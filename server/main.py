@@ -18,6 +18,7 @@ from server import __version__, handlers
 from server.deps import Context
 from server.middleware import AdminKeyMiddleware, BodyLimitMiddleware, RequestContextMiddleware
 from server.routes import (
+    cycle_events,
     cycles,
     exports,
     images,
@@ -30,6 +31,7 @@ from server.routes import (
 )
 from server.routes.annotations import router as annotation_router
 from server.schemas.common import errors
+from server.services.feed import Feed
 from server.services.imports import ImportRunner
 from server.settings import Settings
 from server.store.blobs import BlobStore
@@ -68,18 +70,21 @@ def create_app(settings: Settings | None = None, *, background: bool = False) ->
     """
     settings = settings or Settings()
     engine = make_engine(settings.resolved_database_url)
+    reading = session_factory(engine, read_only=True)
     context = Context(
         settings=settings,
         engine=engine,
         sessions=session_factory(engine),
-        reading=session_factory(engine, read_only=True),
+        reading=reading,
         blobs=BlobStore(settings.data_dir),
+        feed=Feed(reading),
     )
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         with ExitStack() as running:
             running.callback(engine.dispose)
+            running.callback(context.feed.stop)
             if background:
                 running.enter_context(_importing(context))
                 running.enter_context(_sweeping(context))
@@ -107,6 +112,7 @@ def create_app(settings: Settings | None = None, *, background: bool = False) ->
         annotation_router,
         imports.router,
         cycles.router,
+        cycle_events.router,
         queries.router,
         models.router,
         exports.router,

@@ -30,6 +30,7 @@ from worker.child_process import tie_to_parent
 from worker.failures import CycleFailed, CycleStopped, disk_and_memory_explained
 from worker.logs import configure_logging
 from worker.miaod.selection import rank_at_random
+from worker.pace import Pace
 from worker.progress import ProgressPipe
 from worker.records import CycleRecords, Job
 from worker.settings import WorkerSettings
@@ -60,12 +61,14 @@ def run(
     blobs = BlobStore(settings.data_dir)
     engine = make_engine(settings.resolved_database_url)
     records = CycleRecords(engine, blobs, lease)
+    pace = Pace(pipe)
     try:
+        pace.say("start", "reading what is labeled")
         job = records.take_job()
         if job.kind == "initial":
             run_initial(job, records, pipe)
         else:
-            run_trained(job, records, blobs, settings, pipe, stop)
+            run_trained(job, records, blobs, settings, pace, stop)
     finally:
         engine.dispose()
 
@@ -85,10 +88,11 @@ def run_trained(
     records: CycleRecords,
     blobs: BlobStore,
     settings: WorkerSettings,
-    pipe: ProgressPipe,
+    pace: Pace,
     stop: threading.Event,
 ) -> None:
     """Train on what is labeled, score what is not, and select by the cycle's strategy."""
+    pace.say("start", "making the network ready")
     # Here and not above: torch takes seconds to load, and an initial cycle need not wait for it.
     from worker.checkpoints import Checkpoints
     from worker.learning import Learner
@@ -100,7 +104,7 @@ def run_trained(
     pool = job.snapshot.unlabeled
     with blobs.spool() as step_log:
         with timed(seconds, "start"):
-            learner = Learner(job, blobs, settings, pipe, checkpoints)
+            learner = Learner(job, blobs, settings, pace, checkpoints)
         with timed(seconds, "train"):
             learner.train(step_log)
         with timed(seconds, "evaluate"):
@@ -109,6 +113,7 @@ def run_trained(
             uncertainty = learner.score()
         with timed(seconds, "rank"):
             order = learner.rank()
+        pace.say("select", "storing the ranking")
         records.write_ranking(pool, order, uncertainty)
 
         heatmaps: dict[str, str] = {}
@@ -119,6 +124,7 @@ def run_trained(
             found = learner.look_at(records.candidates(job.budget))
             records.write_predictions(keeping_heat_maps(found, records, heatmaps))
 
+        pace.say("store", "storing the model and what else the cycle leaves behind")
         seconds["checkpoints"] = checkpoints.seconds_spent
         metrics["seconds"] = {stage: round(spent, 3) for stage, spent in seconds.items()}
         add_description(records, job, device=learner.device_name)

@@ -31,23 +31,22 @@ from worker.miaod import metrics
 from worker.miaod.checkpoint import UnknownModelFile, dump_model, load_model, warm_start
 from worker.miaod.config import from_dict
 from worker.miaod.corners import as_evaluated_on
-from worker.miaod.engine import StepReport, TrainingDiverged, TrainingState, train
+from worker.miaod.engine import (
+    StepReport,
+    TrainingDiverged,
+    TrainingState,
+    images_per_step,
+    stages_of,
+    train,
+)
 from worker.miaod.frozen import frozen_cache
 from worker.miaod.inference import ImageScore, Prediction, predict
 from worker.miaod.model import build_model
 from worker.miaod.pretrained import PretrainedWeightsMissing
 from worker.miaod.strategies import rank_pool, require_measure, score_pool, strategy_from
-from worker.progress import ProgressPipe
-from worker.records import Job
+from worker.pace import TRAINED_IMAGE, LossMeans, Pace
+from worker.records import Job, with_reserve
 from worker.settings import WorkerSettings
-
-# Where each stage begins and ends on the scale of the whole cycle's progress.
-SHARES = {
-    "train": (0.0, 0.75),
-    "evaluate": (0.75, 0.8),
-    "score": (0.8, 0.92),
-    "select": (0.92, 0.99),
-}
 
 
 @dataclass(frozen=True)
@@ -67,7 +66,7 @@ class Learner:
         job: Job,
         blobs: BlobStore,
         settings: WorkerSettings,
-        pipe: ProgressPipe,
+        pace: Pace,
         checkpoints: Checkpoints,
     ) -> None:
         """Build the model.
@@ -78,7 +77,7 @@ class Learner:
         """
         self._job = job
         self._blobs = blobs
-        self._pipe = pipe
+        self._pace = pace
         self._checkpoints = checkpoints
         self._found: list[ImageScore] = []
         self._step_log = b""
@@ -93,7 +92,7 @@ class Learner:
         self._require_labels()
         self._device = choose_device(settings.device)
         self.device_name = describe_device(self._device, self._config.num_threads)
-        pipe.device(self.device_name)
+        pace.device(self.device_name)
         torch.set_num_threads(self._config.num_threads)
         self._validation: list[Prediction] = []
         self._scores: list[ImageScore] = []
@@ -108,6 +107,7 @@ class Learner:
             self._start_from(job.previous_model)
         self._model.to(self._device)
         self._frozen = frozen_cache(self._model.backbone, self._config)
+        self._plan()
 
     def train(self, step_log: BinaryIO) -> None:
         """Train; every step's losses go to `step_log`, one JSON object per line.
@@ -131,6 +131,8 @@ class Learner:
         def save() -> State:
             return {"phase": "train", "training": state.state_dict(), "log": whole(step_log)}
 
+        means = LossMeans()
+
         def on_step(report: StepReport) -> None:
             line = {
                 "step": report.total_step,
@@ -142,11 +144,15 @@ class Learner:
             step_log.write(json.dumps(line).encode() + b"\n")
             ends = report.step + 1 == report.steps_in_stage
             self._checkpoints.pause(save, is_border=ends)
-            self._report(
+            before, per_step = self._training_work[report.stage_index]
+            self._step(
                 "train",
-                report.total_step / report.total_steps,
                 f"{report.stage}, step {report.step + 1}/{report.steps_in_stage}, "
                 f"loss {report.losses['total']:.3f}",
+                done=before + (report.step + 1) * per_step,
+                step=report.total_step,
+                steps=report.total_steps,
+                losses=means.add(report.stage, report.losses),
             )
 
         with self._explained():
@@ -178,6 +184,7 @@ class Learner:
         self._validation = sorted(
             self._predict("evaluate", records), key=lambda prediction: prediction.ordinal
         )
+        self._say("evaluate", "comparing what was found with the labels")
         with self._explained():
             figures = metrics.evaluate(
                 [ground_truth(record, self._config.box_corners) for record in records],
@@ -202,7 +209,7 @@ class Learner:
 
         def on_image(done: int) -> None:
             self._checkpoints.pause(self._scoring_state)
-            self._report("score", done / len(pool), f"image {done}/{len(pool)}")
+            self._step_of_images("score", done, len(pool))
 
         with self._explained():
             self._scores = score_pool(
@@ -233,7 +240,7 @@ class Learner:
                 budget=job.budget,
                 seed=job.seed,
                 frozen=self._frozen,
-                say=lambda words: self._report("select", 0.0, words),
+                say=lambda words: self._say("select", words),
             )
         return [int(place) for place in order]
 
@@ -241,14 +248,15 @@ class Learner:
         """Predictions on the labeled images, for review; those of the validation set included."""
         labeled, validation = self._job.snapshot.labeled, self._job.snapshot.validation
         by_ordinal = {record.ordinal: record for record in (*labeled, *validation)}
-        for prediction in (*self._validation, *self._predict("select", labeled, (0.0, 0.5))):
+        for prediction in (*self._validation, *self._predict("select", labeled)):
             record = by_ordinal[prediction.ordinal]
             yield Seen(record.id, stored_boxes(prediction, record))
 
     def look_at(self, records: Sequence[ImageRecord]) -> Iterator[Seen]:
         """Predictions on some images of the pool, with their heat maps."""
         by_ordinal = {record.ordinal: record for record in records}
-        for prediction in self._predict("select", records, (0.5, 1.0), heat_maps=True):
+        before = len(self._job.snapshot.labeled)
+        for prediction in self._predict("select", records, before=before, heat_maps=True):
             record = by_ordinal[prediction.ordinal]
             assert prediction.heat_map_HW is not None
             png = heat_map_png(prediction.heat_map_HW)
@@ -303,12 +311,11 @@ class Learner:
         self,
         stage: str,
         records: Sequence[ImageRecord],
-        span: tuple[float, float] = (0.0, 1.0),
         *,
+        before: int = 0,
         heat_maps: bool = False,
     ) -> Iterator[Prediction]:
-        """Predictions, which take the stage from one share of its progress to another."""
-        start, end = span
+        """Predictions, which go on with a stage behind so many images before."""
         with self._explained():
             predictions = predict(
                 self._model,
@@ -319,14 +326,50 @@ class Learner:
                 frozen=self._frozen,
             )
             for done, prediction in enumerate(predictions, start=1):
-                share = start + (end - start) * done / len(records)
-                self._report(stage, share, f"image {done}/{len(records)}")
+                self._step_of_images(stage, done, len(records), before=before)
                 yield prediction
 
-    def _report(self, stage: str, share: float, message: str) -> None:
+    def _plan(self) -> None:
+        """Lay out the work of all stages, for the progress."""
+        snapshot, config = self._job.snapshot, self._config
+        labeled, unlabeled = self._dataset(snapshot.labeled), self._dataset(snapshot.unlabeled)
+        # Of each stage of the training: the work before it, and that of a step.
+        self._training_work: list[tuple[float, float]] = []
+        work = 0.0
+        for stage in stages_of(labeled, unlabeled, config):
+            per_step = TRAINED_IMAGE * images_per_step(config, stage.kind)
+            self._training_work.append((work, per_step))
+            work += stage.num_steps * per_step
+        to_look_at = min(with_reserve(self._job.budget), len(snapshot.unlabeled))
+        self._pace.plan(
+            {
+                "train": work,
+                "evaluate": len(snapshot.validation),
+                "score": len(snapshot.unlabeled),
+                "select": len(snapshot.labeled) + to_look_at,
+            }
+        )
+
+    def _step_of_images(self, stage: str, done: int, images: int, *, before: int = 0) -> None:
+        message = f"image {done}/{images}"
+        self._step(stage, message, done=before + done, step=done, steps=images)
+
+    def _step(
+        self,
+        stage: str,
+        message: str,
+        *,
+        done: float,
+        step: int,
+        steps: int,
+        losses: Mapping[str, float] | None = None,
+    ) -> None:
         self._checkpoints.stop_if_asked()
-        start, end = SHARES[stage]
-        self._pipe.report(start + share * (end - start), stage, message)
+        self._pace.step(stage, message, done=done, step=step, steps=steps, losses=losses)
+
+    def _say(self, stage: str, message: str) -> None:
+        self._checkpoints.stop_if_asked()
+        self._pace.say(stage, message)
 
     @contextmanager
     def _explained(self) -> Iterator[None]:

@@ -42,6 +42,8 @@ CYCLE_COMMAND = (sys.executable, "-m", "worker.cycle")
 GRACE_SECONDS = 8.0
 IDLE_BEAT_SECONDS = 5.0
 _LISTEN_SECONDS = 0.2
+# What of a child's lines is for the cycle's row.
+_TOLD = ("progress", "stage", "message", "detail")
 
 T = TypeVar("T")
 
@@ -121,7 +123,8 @@ class Supervisor:
 
     def _watch(self, child: ChildProcess, lease: Lease) -> _Ending:
         """Listen to the child and hold its lease until one of the two ends, or we must."""
-        status: dict[str, Any] = {"progress": 0.0, "stage": "start", "message": "starting"}
+        # What the child has said that is not in the cycle's row yet.
+        news: dict[str, Any] = {"stage": "start", "message": "starting", "detail": {}}
         heard_at = time.monotonic()
         beat_at = 0.0
         while True:
@@ -133,7 +136,7 @@ class Supervisor:
                 if "crashed" in line:
                     return _Ending("crashed", str(line["crashed"]))
                 self._presence.device = str(line.get("device", self._presence.device))
-                status.update((key, line[key]) for key in status if key in line)
+                news.update((key, line[key]) for key in _TOLD if key in line)
             if not was_running:
                 good = child.exit_code == 0
                 return _Ending("ended") if good else _Ending("crashed", child.how_it_ended())
@@ -148,21 +151,21 @@ class Supervisor:
             if time.monotonic() - beat_at >= self._settings.beat_seconds:
                 beat_at = time.monotonic()
                 try:
-                    if self._beat(lease, status):
+                    if self._beat(lease, news):
                         return _Ending("cancelled")
                 except LeaseLost:
                     child.stop(grace_seconds=0.0)
                     return _Ending("lease lost")
 
-    def _beat(self, lease: Lease, status: dict[str, Any]) -> bool:
-        """Renew the lease and hand the progress out; whether somebody asked to cancel.
+    def _beat(self, lease: Lease, news: dict[str, Any]) -> bool:
+        """Renew the lease and hand the news out; whether somebody asked to cancel.
 
         While the database is away nothing is renewed and the child goes on: if another worker took
         the cycle meanwhile, the first beat that arrives again will say so.
         """
         try:
             with self._sessions.begin() as session:
-                cancel = queue.heartbeat(session, lease, self._settings.lease_seconds, **status)
+                cancel = queue.heartbeat(session, lease, self._settings.lease_seconds, **news)
                 self._presence.show(session)
         except DBAPIError as error:
             if not is_outage(error):
@@ -174,6 +177,7 @@ class Supervisor:
                 error=str(error.orig),
             )
             return False
+        news.clear()
         return cancel
 
     def _settle(self, lease: Lease, ending: _Ending) -> None:

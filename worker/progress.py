@@ -4,6 +4,8 @@ The keys of a line:
 
 - `device`: what it computes on, for `GET /workers`;
 - `progress` (0..1), `stage`, `message`: how far it is, in words for people;
+- `detail`: `step`, `steps`, `losses`, `seconds_left` of the stage, where there are any (see
+  `pace.py`); comes with each `progress`;
 - `failed`: it gives up for a reason that trying again would not change; the cycle fails with it;
 - `crashed`: it stops for a reason nobody foresaw; this costs an attempt and another one follows.
 
@@ -35,14 +37,23 @@ class ProgressPipe:
         """Say what the cycle is computed on."""
         self._write({"device": name})
 
-    def report(self, progress: float, stage: str, message: str) -> None:
+    def report(
+        self, progress: float, stage: str, message: str, detail: dict[str, Any] | None = None
+    ) -> None:
         """Say how far the cycle is; too frequent reports within one stage are dropped."""
         now = time.monotonic()
         too_soon = now - self._last_report < MIN_SECONDS_BETWEEN_REPORTS
         if too_soon and stage == self._last_stage:
             return
         self._last_report, self._last_stage = now, stage
-        self._write({"progress": round(progress, 4), "stage": stage, "message": message})
+        self._write(
+            {
+                "progress": round(progress, 4),
+                "stage": stage,
+                "message": message,
+                "detail": detail or {},
+            }
+        )
 
     def failed(self, sentence: str) -> None:
         """Give up: the cycle fails with this sentence."""

@@ -185,7 +185,7 @@ class CycleRecords:
         An image may be labeled before `publish`; whoever moves up should have predictions and a
         heat map too.
         """
-        limit = budget + max(MIN_RESERVE, budget // 4)
+        limit = with_reserve(budget)
         found = self._do(lambda session: writeback.candidates(session, self._lease, limit))
         return sorted(found, key=lambda record: record.ordinal)
 
@@ -237,6 +237,11 @@ class CycleRecords:
 
     def _do(self, work: Callable[[Session], T]) -> T:
         return _patiently(lambda: transaction(self._sessions, work))
+
+
+def with_reserve(budget: int) -> int:
+    """How many candidates are looked at for a budget: some may be labeled by the end."""
+    return budget + max(MIN_RESERVE, budget // 4)
 
 
 def _patiently(work: Callable[[], T]) -> T:

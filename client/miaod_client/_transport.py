@@ -129,7 +129,13 @@ class Transport:
         )
 
     @contextmanager
-    def stream(self, path: str, *, params: Params | None = None) -> Iterator[httpx2.Response]:
+    def stream(
+        self,
+        path: str,
+        *,
+        params: Params | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> Iterator[httpx2.Response]:
         """GET a body to be read piece by piece within the block.
 
         Raises:
@@ -137,7 +143,7 @@ class Transport:
             ConnectionFailedError: no answer after all retries.
             IncompleteDownloadError: the line broke within the block.
         """
-        response = self._send("GET", path, params=params, streamed=True)
+        response = self._send("GET", path, params=params, headers=headers, streamed=True)
         try:
             yield response
         except httpx2.RequestError as error:

@@ -242,7 +242,20 @@ class Snapshot(Record):
     validation_images: int | None = None
 
 
-class Cycle(Record):
+class RunningStage(Record):
+    """Where the stage is that a running cycle is at; all `None` while no stage runs.
+
+    `step` of `steps` are done; `losses` are means over the last training steps; `seconds_left` is
+    how long the whole cycle will still take, `None` until that is known.
+    """
+
+    step: int | None = None
+    steps: int | None = None
+    losses: dict[str, float] | None = None
+    seconds_left: float | None = None
+
+
+class Cycle(RunningStage):
     """One round: train, evaluate, score, select. `training` is the resolved configuration."""
 
     id: str
@@ -269,6 +282,27 @@ class Cycle(Record):
     created_at: datetime
     started_at: datetime | None
     finished_at: datetime | None
+
+
+class CycleEvent(RunningStage):
+    """Something that happened to a cycle, as the cycle was just after.
+
+    `seq` numbers the events of a cycle from 1; `kind` is `state` (queued, taken, lost, given back,
+    to be cancelled, ended, resumed) or `progress`.
+    """
+
+    cycle: str
+    seq: int
+    kind: str
+    at: datetime
+    state: str
+    progress: float
+    stage: str | None
+    message: str
+    error: str | None
+    attempts: int
+    worker: str | None
+    cancel_requested: bool
 
 
 class CycleMetrics(Record):

@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from server.schemas.common import EXAMPLE_ID, MAX_INTEGER, EntityId, RequestModel
 from server.services.cycles import CycleView, ScoreView
-from server.store.models import Artifact
+from server.store.models import Artifact, CycleEvent
 
 CycleState = Literal["queued", "running", "succeeded", "failed", "cancelled"]
 
@@ -195,7 +195,58 @@ class SnapshotCounts(BaseModel):
     validation_images: int | None = Field(default=None, description="Labeled validation images.")
 
 
-class CycleOut(BaseModel):
+class RunningStage(BaseModel):
+    """Where the stage is that a running cycle is at; all null while no stage runs."""
+
+    step: int | None = Field(
+        default=None, description="Steps of the stage that are done: training steps, or images."
+    )
+    steps: int | None = Field(default=None, description="Steps of the stage in all.")
+    losses: dict[str, float] | None = Field(
+        default=None, description="Each loss by name, the mean over the last training steps."
+    )
+    seconds_left: float | None = Field(
+        default=None,
+        description=(
+            "How long the cycle will still take, by the speed of its stage and what is left to do; "
+            "null until that is known."
+        ),
+    )
+
+
+class CycleEventOut(RunningStage):
+    """What an event of a cycle carries: the moving part of the cycle just after."""
+
+    cycle: str
+    seq: int = Field(description="The event's number in its cycle; rises, 1 is the first.")
+    kind: Literal["state", "progress"] = Field(
+        description="`state`: queued, taken, lost, given back, to be cancelled, ended, resumed."
+    )
+    at: datetime
+    state: CycleState
+    progress: float = Field(description="0 to 1; never falls, however often the cycle is resumed.")
+    stage: str | None
+    message: str = Field(description="What it does, or what it waits for.")
+    error: str | None = Field(description="Why it failed.")
+    attempts: int = Field(description="How often a worker was lost since the last checkpoint.")
+    worker: str | None = Field(description="The worker that has or had it.")
+    cancel_requested: bool
+
+    @classmethod
+    def of(cls, event: CycleEvent) -> Self:
+        """From the row."""
+        return cls.model_validate(
+            {
+                **event.data,
+                "cycle": event.cycle_id,
+                "seq": event.seq,
+                "kind": event.kind,
+                "at": event.created_at,
+            }
+        )
+
+
+class CycleOut(RunningStage):
     """A cycle."""
 
     model_config = ConfigDict(
@@ -215,6 +266,10 @@ class CycleOut(BaseModel):
                     "progress": 0.4,
                     "stage": "train",
                     "message": "label 2/3, step 40/60, loss 0.412",
+                    "step": 140,
+                    "steps": 240,
+                    "losses": {"total": 0.412, "classification": 0.287, "box": 0.125},
+                    "seconds_left": 341.0,
                     "metrics": None,
                     "error": None,
                     "snapshot": {
@@ -287,6 +342,7 @@ class CycleOut(BaseModel):
                 "progress": cycle.progress,
                 "stage": cycle.stage,
                 "message": view.message,
+                **(cycle.detail or {}),
                 "metrics": cycle.metrics,
                 "error": cycle.error,
                 "snapshot": cycle.snapshot,

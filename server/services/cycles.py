@@ -14,8 +14,18 @@ from sqlalchemy.orm import Session
 from server.errors import Conflict, NotFound, Unprocessable
 from server.services import projects, queries, training, workers
 from server.services.paging import PageOf, PageRequest, SortKey, paginate
-from server.store import queue
-from server.store.models import Artifact, Cycle, Image, Json, Model, Project, Query, Score
+from server.store import events, queue
+from server.store.models import (
+    Artifact,
+    Cycle,
+    CycleEvent,
+    Image,
+    Json,
+    Model,
+    Project,
+    Query,
+    Score,
+)
 from server.store.pool import count_trainable, is_selectable
 
 log = structlog.get_logger(__name__)
@@ -111,6 +121,7 @@ def create(session: Session, asked: CycleRequest, *, default_preset: str) -> Cyc
         raise Conflict(
             "another cycle of the project was started just now", code="cycle_active"
         ) from None
+    events.write_first(session, cycle)
     log.info("cycle queued", action="cycle_queued", project=project.id, cycle=cycle.id, kind=kind)
     return _views(session, [cycle])[0]
 
@@ -118,6 +129,33 @@ def create(session: Session, asked: CycleRequest, *, default_preset: str) -> Cyc
 def get(session: Session, cycle_id: str) -> CycleView:
     """One cycle; NotFound if there is none or its project was deleted."""
     return _views(session, [_row(session, cycle_id)])[0]
+
+
+@dataclass(frozen=True, slots=True)
+class History:
+    """What there is to tell of a cycle before anything new happens.
+
+    Attributes:
+        events: in order, those that the reader has not seen; progress thinned out.
+        last: number of the cycle's latest event.
+        has_ended: whether nothing will follow, unless somebody resumes the cycle.
+    """
+
+    events: Sequence[CycleEvent]
+    last: int
+    has_ended: bool
+
+
+def history(session: Session, cycle_id: str, after: int) -> History:
+    """The cycle's events after one of them; 0 for all. NotFound if there is no such cycle.
+
+    A number that the cycle has not reached is that of another database, and counts as 0.
+    """
+    cycle = _row(session, cycle_id)
+    if after > cycle.event_seq:
+        after = 0
+    found = events.replay(session, cycle_id, after, cycle.event_seq)
+    return History(found, cycle.event_seq, cycle.state not in queue.ACTIVE)
 
 
 def page(

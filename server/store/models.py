@@ -257,6 +257,10 @@ class Cycle(LeasedJob, Base):
     seed: Mapped[int] = mapped_column(BigInteger)
     min_labeled: Mapped[int] = mapped_column(default=1)
     stage: Mapped[str | None] = mapped_column(String(24))
+    # Where the stage is while the cycle runs: step, steps, losses, seconds_left; else NULL.
+    detail: Mapped[Json | None]
+    # Number of its latest event; rises by one with each, in the transaction that it tells of.
+    event_seq: Mapped[int] = mapped_column(default=0)
     # Counts of the snapshot: labeled_images, boxes, pool_images, validation_images.
     snapshot: Mapped[Json | None]
     # Blobs that the cycle can go on from: the project as it was at the start, and the state since.
@@ -284,6 +288,26 @@ class Cycle(LeasedJob, Base):
             Index("ix_cycles_snapshot_sha256", "snapshot_sha256"),
             Index("ix_cycles_checkpoint_sha256", "checkpoint_sha256"),
         )
+
+
+class CycleEvent(Base):
+    """Something that happened to a cycle: the moving part of its row just after (see `events.py`).
+
+    `seq` has no gaps and is in order of commits, since it is given out under the lock of the
+    cycle's row. The sweep takes some of kind `progress` away from long cycles.
+    """
+
+    __tablename__ = "cycle_events"
+
+    cycle_id: Mapped[str] = mapped_column(
+        Id, ForeignKey("cycles.id", ondelete="CASCADE"), primary_key=True
+    )
+    seq: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    kind: Mapped[str] = mapped_column(String(8))
+    data: Mapped[Json]
+    created_at: Mapped[datetime]
+
+    __table_args__ = (CheckConstraint("kind IN ('state', 'progress')", name="kind"),)
 
 
 class Query(Base):

@@ -9,19 +9,23 @@ the next `claim` then hands the job to whoever asks. All times are the database'
        ▲                  │
        └── release, lose, or a claim after the lease lapsed
 
-The functions take a writing session and leave the commit to the caller.
+Whatever people should hear of a cycle is written as an event (`events.py`) in the same transaction;
+imports have none. The functions take a writing session and leave the commit to the caller.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import ColumnElement, Update, and_, case, func, or_, select, update
+from sqlalchemy import ColumnElement, Row, and_, case, func, or_, select, update
 from sqlalchemy.orm import Session
 
+from server.store import events
 from server.store.database import now_seconds, now_utc
-from server.store.models import Cycle, Import
+from server.store.events import EventKind
+from server.store.models import Cycle, Import, Json
 
 JobTable = type[Cycle] | type[Import]
 
@@ -30,6 +34,8 @@ ACTIVE = ("queued", "running")
 
 # So many claims may be lost, without a newer checkpoint between them, before a job is given up.
 MAX_ATTEMPTS = 3
+
+LAPSED = "the worker was lost: its lease lapsed without a word"
 
 
 class LeaseLost(Exception):
@@ -87,20 +93,21 @@ def claim(
         .with_for_update(skip_locked=True)
         .scalar_subquery()
     )
-    row = session.execute(
-        _update(table)
-        .where(table.id == oldest)
-        .values(
-            state="running",
-            worker_id=worker_id,
-            fence=table.fence + 1,
-            attempts=table.attempts + case((table.state == "running", 1), else_=0),
-            lease_until=now + lease_seconds,
-            started_at=func.coalesce(table.started_at, now_utc()),
-        )
-        .returning(table.id, table.fence)
-    ).one_or_none()
-    return None if row is None else Lease(table, row.id, worker_id, row.fence)
+    was_lost = table.state == "running"
+    claimed = _change(
+        session,
+        table,
+        table.id == oldest,
+        tell="state",
+        state="running",
+        worker_id=worker_id,
+        fence=table.fence + 1,
+        attempts=table.attempts + case((was_lost, 1), else_=0),
+        message=case((was_lost, LAPSED), else_=table.message),
+        lease_until=now + lease_seconds,
+        started_at=func.coalesce(table.started_at, now_utc()),
+    )
+    return Lease(table, claimed[0].id, worker_id, claimed[0].fence) if claimed else None
 
 
 def heartbeat(
@@ -111,6 +118,7 @@ def heartbeat(
     progress: float | None = None,
     stage: str | None = None,
     message: str | None = None,
+    detail: Json | None = None,
 ) -> bool:
     """Renews a lease and tells where the job is; says whether the job is to be cancelled.
 
@@ -121,19 +129,25 @@ def heartbeat(
         session: writes.
         lease: from `claim`.
         lease_seconds: the lease lasts so long from now on.
-        progress: 0 to 1; None leaves it, as for the next two.
-        stage: what the job is doing, one word (cycles only).
+        progress: 0 to 1; less than an earlier attempt had reached, or None, leaves it.
+        stage: what the job is doing, one word (cycles only); None leaves it, as for the next two.
         message: what the job is doing, a sentence.
+        detail: where the stage is (cycles only, see `Cycle.detail`).
 
     Raises:
         LeaseLost: another claim, a cancellation or an end has come before.
     """
-    told = {"progress": progress, "stage": stage, "message": message}
+    told: dict[str, Any] = {"stage": stage, "message": message, "detail": detail}
+    if progress is not None:
+        reached = lease.table.progress
+        told["progress"] = case((reached > progress, reached), else_=progress)
+    news = {name: value for name, value in told.items() if value is not None}
     return _write(
         session,
         lease,
+        tell="progress" if news else None,
         lease_until=now_seconds() + lease_seconds,
-        **{name: value for name, value in told.items() if value is not None},
+        **news,
     )
 
 
@@ -170,7 +184,7 @@ def release(session: Session, lease: Lease) -> None:
 
     A job that is to be cancelled becomes cancelled instead.
     """
-    _write(session, lease, **_back_in_the_queue(lease.table))
+    _write(session, lease, tell="state", **_back_in_the_queue(lease.table))
 
 
 def lose(session: Session, lease: Lease, reason: str) -> None:
@@ -186,6 +200,7 @@ def lose(session: Session, lease: Lease, reason: str) -> None:
     _write(
         session,
         lease,
+        tell="state",
         attempts=table.attempts + 1,
         message=reason,
         error=case((given_up, _given_up(reason)), else_=None),
@@ -200,18 +215,21 @@ def request_cancel(session: Session, table: JobTable, job_id: str) -> str | None
     and its worker, told by its next heartbeat, stops and ends it. Objects of the job that the
     session holds do not notice: refresh them.
     """
+    is_active = and_(table.id == job_id, table.state.in_(ACTIVE))
     at_once = or_(table.state == "queued", _has_lapsed(table))
-    return session.execute(
-        _update(table)
-        .where(table.id == job_id, table.state.in_(ACTIVE))
-        .values(
-            cancel_requested=True,
-            state=case((at_once, "cancelled"), else_=table.state),
-            finished_at=case((at_once, now_utc()), else_=None),
-            lease_until=case((at_once, None), else_=table.lease_until),
-        )
-        .returning(table.state)
-    ).scalar_one_or_none()
+    changed = _change(
+        session,
+        table,
+        and_(is_active, or_(at_once, ~table.cancel_requested)),
+        tell="state",
+        cancel_requested=True,
+        state=case((at_once, "cancelled"), else_=table.state),
+        finished_at=case((at_once, now_utc()), else_=None),
+        lease_until=case((at_once, None), else_=table.lease_until),
+    )
+    if changed:
+        return str(changed[0].state)
+    return session.scalar(select(table.state).where(is_active))
 
 
 def resume(session: Session, table: JobTable, job_id: str) -> bool:
@@ -219,41 +237,36 @@ def resume(session: Session, table: JobTable, job_id: str) -> bool:
 
     It keeps what it had reached, and gets its attempts anew.
     """
-    found = session.execute(
-        _update(table)
-        .where(table.id == job_id, table.state.in_(("failed", "cancelled")))
-        .values(
-            state="queued",
-            cancel_requested=False,
-            attempts=0,
-            error=None,
-            worker_id=None,
-            lease_until=None,
-            finished_at=None,
-        )
-        .returning(table.id)
-    ).scalar_one_or_none()
-    return found is not None
+    changed = _change(
+        session,
+        table,
+        and_(table.id == job_id, table.state.in_(("failed", "cancelled"))),
+        tell="state",
+        state="queued",
+        cancel_requested=False,
+        attempts=0,
+        error=None,
+        worker_id=None,
+        lease_until=None,
+        finished_at=None,
+    )
+    return bool(changed)
 
 
 def _settle_lapsed(session: Session, table: JobTable) -> None:
     """Ends the lapsed jobs that must not be claimed again."""
     doomed = or_(table.cancel_requested, table.attempts + 1 >= MAX_ATTEMPTS)
-    lost = "the worker was lost: its lease lapsed without a word"
-    session.execute(
-        _update(table)
-        .where(
-            table.id.in_(
-                select(table.id).where(_has_lapsed(table), doomed).with_for_update(skip_locked=True)
-            )
-        )
-        .values(
-            state=case((table.cancel_requested, "cancelled"), else_="failed"),
-            attempts=table.attempts + 1,
-            error=case((table.cancel_requested, None), else_=_given_up(lost)),
-            lease_until=None,
-            finished_at=now_utc(),
-        )
+    lapsed = select(table.id).where(_has_lapsed(table), doomed).with_for_update(skip_locked=True)
+    _change(
+        session,
+        table,
+        table.id.in_(lapsed),
+        tell="state",
+        state=case((table.cancel_requested, "cancelled"), else_="failed"),
+        attempts=table.attempts + 1,
+        error=case((table.cancel_requested, None), else_=_given_up(LAPSED)),
+        lease_until=None,
+        finished_at=now_utc(),
     )
 
 
@@ -275,25 +288,46 @@ def _back_in_the_queue(table: JobTable) -> dict[str, Any]:
 
 
 def _end(session: Session, lease: Lease, state: str, **values: Any) -> None:
-    _write(session, lease, state=state, lease_until=None, finished_at=now_utc(), **values)
+    _write(
+        session,
+        lease,
+        tell="state",
+        state=state,
+        lease_until=None,
+        finished_at=now_utc(),
+        **values,
+    )
 
 
-def _write(session: Session, lease: Lease, **values: Any) -> bool:
-    """One UPDATE under the fence; says whether the job is to be cancelled."""
-    cancel_requested = session.execute(
-        _update(lease.table)
-        .where(lease.is_held)
-        .values(**values)
-        .returning(lease.table.cancel_requested)
-    ).scalar_one_or_none()
-    if cancel_requested is None:
+def _write(session: Session, lease: Lease, *, tell: EventKind | None = None, **values: Any) -> bool:
+    """A change under the fence; says whether the job is to be cancelled."""
+    changed = _change(session, lease.table, lease.is_held, tell=tell, **values)
+    if not changed:
         raise LeaseLost(
             f"{lease.table.__tablename__} {lease.job_id}: worker {lease.worker_id} no longer holds"
             f" it (fence {lease.fence})"
         )
-    return cancel_requested
+    return bool(changed[0].cancel_requested)
 
 
-def _update(table: JobTable) -> Update:
+def _change(
+    session: Session,
+    table: JobTable,
+    which: ColumnElement[bool],
+    *,
+    tell: EventKind | None,
+    **values: Any,
+) -> Sequence[Row[*tuple[Any, ...]]]:
+    """One UPDATE, with an event about each cycle that it meets; gives the rows as they are now."""
     # The rows are changed in the database only: no session keeps jobs as objects for long.
-    return update(table).execution_options(synchronize_session=False)
+    statement = update(table).where(which).execution_options(synchronize_session=False)
+    if table is not Cycle or tell is None:
+        columns = (table.id, table.state, table.fence, table.cancel_requested)
+        return session.execute(statement.values(**values).returning(*columns)).all()
+    values["event_seq"] = Cycle.event_seq + 1
+    if tell == "state":
+        # It told of a stage that is not, or not for long, running any more.
+        values["detail"] = None
+    rows = session.execute(statement.values(**values).returning(*events.TOLD, Cycle.fence)).all()
+    events.write(session, tell, rows)
+    return rows

@@ -15,6 +15,7 @@ from itertools import islice
 from sqlalchemy import ColumnElement, and_, delete, exists, func, or_, select, union_all, update
 from sqlalchemy.orm import InstrumentedAttribute, Session, aliased, sessionmaker
 
+from server.store import events
 from server.store.blobs import BlobStore
 from server.store.database import now_seconds, now_utc
 from server.store.models import (
@@ -51,6 +52,7 @@ class Swept:
     queries: int = 0
     models: int = 0
     checkpoints: int = 0
+    events: int = 0
     blobs: int = 0
     temporary_files: int = 0
 
@@ -71,6 +73,7 @@ def sweep(
     * weights of models, unless the project keeps all: the newest, the best by `map50` and the
       pinned stay;
     * checkpoints of cycles that cannot be resumed: those that succeeded, or have a successor;
+    * progress of cycles with very many events (`events.thin_out`);
     * blobs that no row names, and temporary files of yesterday.
 
     Args:
@@ -86,6 +89,7 @@ def sweep(
     swept.queries = _withdraw_superseded_queries(sessions)
     swept.models = _sweep_models(sessions)
     swept.checkpoints = _sweep_checkpoints(sessions)
+    swept.events = events.thin_out(sessions)
     cutoff = _file_cutoff(sessions, older_than_seconds)
     swept.blobs = _sweep_blobs(sessions, blobs, cutoff)
     swept.temporary_files = _sweep_temporary_files(

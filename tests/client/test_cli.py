@@ -4,11 +4,11 @@ import io
 import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import httpx2
 import pytest
-from miaod_client import Cycle
+from miaod_client import Cycle, CycleEvent
 from miaod_client._cli import output, progress
 from miaod_client._cli.main import app
 from miaod_client._cli.session import ExitCode, Session
@@ -415,3 +415,126 @@ def test_on_a_terminal_a_running_cycle_is_a_bar(
 )
 def test_values_are_shown_as_words(value: object, words: str) -> None:
     assert output.as_words(value) == words
+
+
+def event_json(seq: int, state: str, **changes: Any) -> dict[str, Any]:
+    return {
+        "cycle": "c1",
+        "seq": seq,
+        "kind": "progress" if state == "running" else "state",
+        "at": "2026-11-23T08:00:00Z",
+        "state": state,
+        "progress": seq / 4,
+        "stage": None,
+        "message": "",
+        "error": None,
+        "attempts": 0,
+        "worker": None,
+        "cancel_requested": False,
+        **changes,
+    }
+
+
+def stream_of(*events: dict[str, Any]) -> httpx2.Response:
+    content = "".join(
+        f"event: {event['kind']}\ndata: {json.dumps(event)}\nid: {event['seq']}\n\n"
+        for event in events
+    )
+    return httpx2.Response(
+        200, content=content.encode(), headers={"Content-Type": "text/event-stream"}
+    )
+
+
+RUNNING = {
+    "stage": "train",
+    "message": "label 1/2, step 3/9, loss 0.5",
+    "losses": {"total": 0.5, "box": 0.25},
+    "seconds_left": 5460.0,
+}
+
+
+def test_watching_a_cycle_logs_what_happens_and_prints_the_end(cycle_json: dict[str, Any]) -> None:
+    events = (
+        event_json(1, "queued"),
+        event_json(2, "running", **RUNNING),
+        event_json(4, "succeeded"),
+    )
+    server = Server(
+        {
+            "GET /cycles/c1": [cycle_json, {**cycle_json, "state": "succeeded"}],
+            "GET /cycles/c1/events": stream_of(*events),
+        }
+    )
+    result = run(server, "cycles", "watch", "c1")
+    assert result.exit_code == 0
+    assert result.stderr.splitlines() == [
+        "cycle 1: 25% queued",
+        "cycle 1: 50% running, train, label 1/2, step 3/9, loss 0.5, 1 h 31 min left",
+        "cycle 1: 100% succeeded",
+    ]
+    assert "succeeded" in result.stdout
+
+
+def test_watching_as_json_prints_an_event_a_line_and_a_failure_is_exit_code_3(
+    cycle_json: dict[str, Any],
+) -> None:
+    events = event_json(1, "running", **RUNNING), event_json(2, "failed", error="no room")
+    server = Server(
+        {
+            "GET /cycles/c1": [cycle_json, {**cycle_json, "state": "failed", "error": "no room"}],
+            "GET /cycles/c1/events": stream_of(*events),
+        }
+    )
+    result = run(server, "cycles", "watch", "c1", "--json")
+    assert result.exit_code == ExitCode.JOB_FAILED
+    lines = [json.loads(line) for line in result.stdout.splitlines()]
+    assert [line["state"] for line in lines] == ["running", "failed"]
+    assert lines[0]["losses"] == {"total": 0.5, "box": 0.25}
+    assert "no room" in result.stderr
+
+
+def test_an_interrupted_watch_leaves_the_cycle_running_and_says_so(
+    cycle_json: dict[str, Any],
+) -> None:
+    server = Server({"GET /cycles/c1": cycle_json})
+
+    def interrupted(request: httpx2.Request) -> httpx2.Response:
+        if request.url.path.endswith("/events"):
+            raise KeyboardInterrupt
+        return server(request)
+
+    with httpx2.Client(
+        base_url="http://server.test", transport=httpx2.MockTransport(interrupted)
+    ) as http:
+        result = CliRunner().invoke(app, ["cycles", "watch", "c1"], obj=Session(http_client=http))
+    assert result.exit_code == ExitCode.INTERRUPTED
+    assert "the cycle goes on; `miaod cycles cancel c1` stops it" in result.stderr
+    assert [request.method for request in server.requests] == ["GET"]
+
+
+def test_on_a_terminal_a_watched_cycle_is_a_bar_with_its_losses(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    screen = Console(file=io.StringIO(), force_terminal=True, width=120)
+    monkeypatch.setattr(progress, "stderr", lambda: screen)
+    with progress.watch_bar("cycle 1") as show:
+        show(CycleEvent.model_validate(event_json(2, "running", **RUNNING)))
+    shown = cast(io.StringIO, screen.file).getvalue()
+    assert "label 1/2, step 3/9, loss 0.5, 1 h 31 min left" in shown
+    assert "total 0.5, box 0.25" in shown
+
+
+@pytest.mark.parametrize(
+    ("seconds", "words"),
+    [
+        (None, ""),
+        (0.4, "0 s left"),
+        (59.0, "59 s left"),
+        (61.0, "1 min left"),
+        (3599.0, "1 h 0 min left"),
+        (9000.0, "2 h 30 min left"),
+    ],
+)
+def test_the_time_left_is_told_as_people_say_it(seconds: float | None, words: str) -> None:
+    event = CycleEvent.model_validate(event_json(1, "running", seconds_left=seconds))
+    assert progress.time_left(event) == words

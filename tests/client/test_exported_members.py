@@ -15,7 +15,7 @@ from miaod_client._config import API_KEY_VARIABLE, DEFAULT_URL, URL_VARIABLE
 from miaod_client._resources.base import Resource
 
 # Seen by nobody but the package itself.
-INTERNAL = {"Record"}
+INTERNAL = {"Record", "RunningStage"}
 
 
 def test_every_name_in_all_exists_and_stands_once() -> None:

@@ -34,6 +34,7 @@ CALLS: dict[str, Callable[[Client, Path], object]] = {
     "create_cycle": lambda c, _: c.cycles.create(project="x"),
     "list_cycles": lambda c, _: c.cycles.list().first(),
     "get_cycle": lambda c, _: c.cycles.get("x"),
+    "watch_cycle": lambda c, _: next(c.cycles.events("x")),
     "resume_cycle": lambda c, _: c.cycles.resume("x"),
     "cancel_cycle": lambda c, _: c.cycles.cancel("x"),
     "get_cycle_metrics": lambda c, _: c.cycles.metrics("x"),

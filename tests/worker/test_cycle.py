@@ -475,18 +475,26 @@ def test_progress_rises_through_the_stages_and_names_them(
     pool = make_pool(labeled=2, unlabeled=3)
     pool.order_cycle("trained")
     said = run_here()
-    assert said[0]["device"].startswith("cpu")
-    reports = said[1:]
+    assert [line["device"].startswith("cpu") for line in said if "device" in line] == [True]
+    reports = [line for line in said if "device" not in line]
     assert list(dict.fromkeys(line["stage"] for line in reports)) == [
+        "start",
         "train",
         "evaluate",
         "score",
         "select",
+        "store",
     ]
     shares = [line["progress"] for line in reports]
     assert shares == sorted(shares)
-    assert 0 < shares[0] <= shares[-1] < 1
-    assert reports[0]["message"].startswith("label 1/2, step 1/2, loss ")
+    assert shares[0] == 0
+    assert shares[-1] == 0.99
+    first = next(line for line in reports if line["stage"] == "train")
+    assert first["message"].startswith("label 1/2, step 1/2, loss ")
+    assert (first["detail"]["step"], first["detail"]["steps"]) == (1, 6)
+    assert first["detail"]["losses"]["total"] > 0
+    scoring = next(line for line in reports if line["stage"] == "score")
+    assert (scoring["detail"]["step"], scoring["detail"]["steps"]) == (1, 3)
 
 
 def test_a_cycle_whose_labels_were_deleted_after_the_order_fails_with_a_sentence(

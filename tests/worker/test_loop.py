@@ -20,7 +20,7 @@ from sqlalchemy.orm import Session, sessionmaker
 
 from server.store import queue
 from server.store.database import now_seconds
-from server.store.models import Cycle, Worker
+from server.store.models import Cycle, CycleEvent, Worker
 from worker.loop import Supervisor
 from worker.settings import WorkerSettings
 
@@ -140,6 +140,35 @@ time.sleep(60)
         row = worker_row()
         assert (row.device, row.cycle_id) == ("abacus (10 beads)", queued_cycle)
         assert row.id == cycle.worker_id
+
+
+def test_what_the_child_reports_becomes_events_and_silence_becomes_none(
+    settings: WorkerSettings,
+    sessions: sessionmaker[Session],
+    queued_cycle: str,
+    read_cycle: ReadCycle,
+) -> None:
+    body = """
+pipe.report(0.25, "train", "step 5/20", {"step": 5, "steps": 20, "losses": {"total": 0.5}})
+time.sleep(1.5)
+pipe.report(0.3, "score", "image 1/9", {"step": 1, "steps": 9})
+time.sleep(1.5)
+pipe.failed("on purpose")
+time.sleep(60)
+"""
+    quick = settings.model_copy(update={"lease_seconds": 1})
+    with running(quick, sessions, child(body)):
+        eventually(lambda: read_cycle(queued_cycle).state == "failed")
+    with sessions() as session:
+        events = session.scalars(select(CycleEvent).order_by(CycleEvent.seq)).all()
+    assert [event.seq for event in events] == list(range(1, len(events) + 1))
+    said = [event.data for event in events if event.kind == "progress"]
+    # The first beat may come before the child has said a word.
+    said = [data for data in said if data["stage"] != "start"]
+    assert [(data["stage"], data["step"], data.get("losses")) for data in said] == [
+        ("train", 5, {"total": 0.5}),
+        ("score", 1, None),
+    ]
 
 
 def test_a_reported_failure_ends_the_cycle_at_once_and_the_worker_takes_the_next(

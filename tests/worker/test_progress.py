@@ -21,12 +21,17 @@ def ends() -> Iterator[tuple[ProgressPipe, int]]:
 def test_what_is_written_is_read_again(ends: tuple[ProgressPipe, int]) -> None:
     pipe, read_fd = ends
     pipe.device("cpu")
-    pipe.report(1 / 3, "train", "label 1/3\nstep ½")
+    pipe.report(1 / 3, "train", "label 1/3\nstep ½", {"step": 5, "seconds_left": 7.5})
     pipe.failed("no")
     pipe.crashed("why")
     assert ProgressLines().feed(os.read(read_fd, 10_000)) == [
         {"device": "cpu"},
-        {"progress": 0.3333, "stage": "train", "message": "label 1/3\nstep ½"},
+        {
+            "progress": 0.3333,
+            "stage": "train",
+            "message": "label 1/3\nstep ½",
+            "detail": {"step": 5, "seconds_left": 7.5},
+        },
         {"failed": "no"},
         {"crashed": "why"},
     ]
@@ -41,8 +46,8 @@ def test_reports_in_quick_succession_are_thinned_out_but_each_stage_is_named(
     pipe.report(0.5, "score", "")
     lines = ProgressLines().feed(os.read(read_fd, 1_000_000))
     assert len(lines) < 100
-    assert lines[0] == {"progress": 0.0, "stage": "train", "message": ""}
-    assert lines[-1] == {"progress": 0.5, "stage": "score", "message": ""}
+    assert lines[0] == {"progress": 0.0, "stage": "train", "message": "", "detail": {}}
+    assert lines[-1] == {"progress": 0.5, "stage": "score", "message": "", "detail": {}}
 
 
 def test_lines_come_together_from_pieces_and_rubbish_is_passed_over() -> None:

@@ -190,9 +190,7 @@ def train(
     def labeled_batches(stage: int) -> TrainingBatches:
         return batches(labeled_images, labeled, labeled_indices, stage, _LABELED)
 
-    stages = plan_stages(
-        config, labeled_batches(0).batches_per_epoch, has_unlabeled=bool(unlabeled_indices)
-    )
+    stages = stages_of(labeled, unlabeled, config)
     state = state or TrainingState(model, config)
     if frozen is not None:
         frozen.require_same_stages(model.backbone)
@@ -245,6 +243,24 @@ def train(
             "clip_norm may help"
         )
     return state
+
+
+def stages_of(labeled: Dataset, unlabeled: Dataset, config: TrainingConfig) -> list[Stage]:
+    """The stages that `train` goes through with these arguments."""
+    order = BatchOrder(
+        _large_enough(labeled, config),
+        labeled.sizes_hw,
+        batch_size=config.batch_size,
+        repeats=config.repeats,
+        key=(),
+    )
+    has_unlabeled = bool(_large_enough(unlabeled, config))
+    return plan_stages(config, order.batches_per_epoch, has_unlabeled=has_unlabeled)
+
+
+def images_per_step(config: TrainingConfig, kind: StageKind) -> int:
+    """How many images a step of a kind of stage trains on."""
+    return config.batch_size + (0 if kind == "label" else config.unlabeled_batch_size)
 
 
 def trained_parts(config: TrainingConfig, kind: StageKind) -> tuple[str, ...]:

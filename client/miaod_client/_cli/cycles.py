@@ -14,8 +14,9 @@ from miaod_client._cli.output import (
     print_list,
     print_record,
     print_table,
+    to_json,
 )
-from miaod_client._cli.progress import bytes_bar, job_bar
+from miaod_client._cli.progress import bytes_bar, job_bar, watch_bar
 from miaod_client._cli.session import (
     JsonOption,
     LimitOption,
@@ -149,6 +150,36 @@ def wait(
 
 
 @app.command()
+def watch(
+    ctx: typer.Context,
+    cycle_id: CycleArgument,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print each event as a line of JSON, for programs.")
+    ] = False,
+) -> None:
+    """Watch a cycle until it has ended: its stage, steps, losses, and the time left.
+
+    Ctrl-C leaves the cycle running. Exit code 3 when it fails or is cancelled.
+    """
+    with client_of(ctx) as client:
+        cycle = client.cycles.get(cycle_id)
+        try:
+            if as_json:
+                for event in client.cycles.events(cycle_id):
+                    typer.echo(json.dumps(to_json(event), ensure_ascii=False))
+            else:
+                with watch_bar(f"cycle {cycle.number}") as show:
+                    for event in client.cycles.events(cycle_id):
+                        show(event)
+            cycle = client.cycles.wait(cycle_id)
+        except KeyboardInterrupt:
+            say_that_it_goes_on(cycle)
+            raise
+        if not as_json:
+            print_cycle(cycle, as_json)
+
+
+@app.command()
 def cancel(ctx: typer.Context, cycle_id: CycleArgument, as_json: JsonOption = False) -> None:
     """Stop a cycle: a waiting one at once, a running one within seconds."""
     with client_of(ctx) as client:
@@ -248,8 +279,13 @@ def wait_for(client: Client, cycle: Cycle, timeout: float | None) -> Cycle:
         with job_bar(f"cycle {cycle.number}") as progress:
             return client.cycles.wait(cycle.id, timeout=timeout, on_progress=progress)
     except KeyboardInterrupt:
-        note(f"the cycle goes on; `miaod cycles cancel {cycle.id}` stops it")
+        say_that_it_goes_on(cycle)
         raise
+
+
+def say_that_it_goes_on(cycle: Cycle) -> None:
+    """What an interrupted command leaves behind."""
+    note(f"the cycle goes on; `miaod cycles cancel {cycle.id}` stops it")
 
 
 def print_cycle(cycle: Cycle, as_json: bool) -> None:

@@ -5,6 +5,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TypeVar
 
+from rich.console import Console, Group
+from rich.live import Live
 from rich.progress import (
     BarColumn,
     DownloadColumn,
@@ -15,15 +17,16 @@ from rich.progress import (
     TimeRemainingColumn,
     TransferSpeedColumn,
 )
+from rich.text import Text
 
 from miaod_client._cli.output import note, percent, plain, stderr
-from miaod_client._types import Cycle, Import
+from miaod_client._types import Cycle, CycleEvent, Import
 from miaod_client._uploads import UploadProgress
 
 # In a log, messages that only count on are told no more often.
 LINE_SECONDS = 10.0
 
-JobT = TypeVar("JobT", Cycle, Import)
+JobT = TypeVar("JobT", Cycle, CycleEvent, Import)
 
 
 @contextmanager
@@ -74,7 +77,31 @@ def job_bar(what: str) -> Iterator[Callable[[JobT], None]]:
     if not console.is_terminal:
         yield _lines(what)
         return
-    with Progress(
+    with _job_progress(console) as bar:
+        task = bar.add_task(plain(what), total=1.0, doing="")
+        yield lambda job: bar.update(task, completed=job.progress, doing=plain(doing(job)))
+
+
+@contextmanager
+def watch_bar(what: str) -> Iterator[Callable[[CycleEvent], None]]:
+    """As `job_bar`, from the events of a cycle, with its losses on a line of their own."""
+    console = stderr()
+    if not console.is_terminal:
+        yield _lines(what)
+        return
+    bar = _job_progress(console)
+    task = bar.add_task(plain(what), total=1.0, doing="")
+    with Live(bar, console=console, transient=True) as live:
+
+        def show(event: CycleEvent) -> None:
+            bar.update(task, completed=event.progress, doing=plain(doing(event)))
+            live.update(Group(bar, Text(plain(losses_of(event)), style="dim")))
+
+        yield show
+
+
+def _job_progress(console: Console) -> Progress:
+    return Progress(
         TextColumn("{task.description}", markup=False),
         BarColumn(),
         TaskProgressColumn(),
@@ -82,9 +109,7 @@ def job_bar(what: str) -> Iterator[Callable[[JobT], None]]:
         TextColumn("{task.fields[doing]}", markup=False),
         console=console,
         transient=True,
-    ) as bar:
-        task = bar.add_task(plain(what), total=1.0, doing="")
-        yield lambda job: bar.update(task, completed=job.progress, doing=plain(doing(job)))
+    )
 
 
 def _lines(what: str) -> Callable[[JobT], None]:
@@ -103,11 +128,30 @@ def _lines(what: str) -> Callable[[JobT], None]:
     return show
 
 
-def doing(job: Cycle | Import) -> str:
-    """What a job is at: its state, its stage, and what it says of itself."""
-    return ", ".join(part for part in (job.state, stage_of(job), job.message) if part)
+def doing(job: Cycle | CycleEvent | Import) -> str:
+    """What a job is at: its state, its stage, what it says of itself, and how long it will take."""
+    parts = (job.state, stage_of(job), job.message, time_left(job))
+    return ", ".join(part for part in parts if part)
 
 
-def stage_of(job: Cycle | Import) -> str:
+def stage_of(job: Cycle | CycleEvent | Import) -> str:
     """The stage of a running cycle; imports have none."""
-    return (job.stage or "") if isinstance(job, Cycle) else ""
+    return "" if isinstance(job, Import) else job.stage or ""
+
+
+def time_left(job: Cycle | CycleEvent | Import) -> str:
+    """How long a cycle will still take, in words; nothing where that is not known."""
+    if isinstance(job, Import) or job.seconds_left is None:
+        return ""
+    seconds = round(job.seconds_left)
+    if seconds < 60:
+        return f"{seconds} s left"
+    minutes = round(seconds / 60)
+    if minutes < 60:
+        return f"{minutes} min left"
+    return f"{minutes // 60} h {minutes % 60} min left"
+
+
+def losses_of(event: CycleEvent) -> str:
+    """A cycle's losses in words; nothing where there are none."""
+    return ", ".join(f"{name} {value:.4g}" for name, value in (event.losses or {}).items())

@@ -1,15 +1,16 @@
 """Cycles: one round of train, evaluate, score, select."""
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from miaod_client._downloads import DownloadProgress, download
 from miaod_client._errors import CycleCancelledError, CycleFailedError
+from miaod_client._following import follow
 from miaod_client._paging import DEFAULT_PAGE_SIZE, Page, Pager
 from miaod_client._resources.base import Resource, path_to, without_none
-from miaod_client._types import Artifact, Cycle, CycleMetrics, CycleState, Score
+from miaod_client._types import Artifact, Cycle, CycleEvent, CycleMetrics, CycleState, Score
 from miaod_client._waiting import poll_until_final
 
 
@@ -131,6 +132,22 @@ class Cycles(Resource):
         if ended.state == "cancelled":
             raise CycleCancelledError(f"cycle {ended.number} was cancelled", ended)
         return ended
+
+    def events(self, cycle_id: str, *, after: int = 0) -> Iterator[CycleEvent]:
+        """What has happened to the cycle so far, then all as it happens, up to its end.
+
+        The iterator comes back by itself where the connection breaks, and ends with the cycle.
+
+        Args:
+            cycle_id: the cycle.
+            after: `seq` of the last event that you know; 0 begins at the beginning.
+
+        Raises:
+            NotFoundError: there is no such cycle, or it was deleted meanwhile.
+            ConnectionFailedError, UnavailableError: the server cannot be reached, or stayed away
+                for minutes.
+        """
+        return follow(self._transport, path_to("cycles", cycle_id, "events"), after)
 
     def metrics(self, cycle_id: str) -> CycleMetrics:
         """How good its model is, or in `message` why there is no metric."""

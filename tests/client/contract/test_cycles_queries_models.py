@@ -25,6 +25,9 @@ def test_an_initial_cycle_waits_runs_and_asks_for_labels(
     run_cycle()
     ended = client.cycles.wait(cycle.id, timeout=10)
     assert (ended.num_selected, ended.metrics) == (3, None)
+    events = list(client.cycles.events(cycle.id))
+    assert [event.state for event in events] == ["queued", "running", "succeeded"]
+    assert list(client.cycles.events(cycle.id, after=events[-1].seq)) == []
     metrics = client.cycles.metrics(cycle.id)
     assert metrics.metrics is None
     assert metrics.message
