@@ -10,7 +10,7 @@ from typing import Any
 import structlog
 from fastapi import FastAPI
 from fastapi.exceptions import RequestValidationError
-from sqlalchemy.exc import InterfaceError, OperationalError
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
@@ -18,6 +18,7 @@ from starlette.responses import Response
 from starlette.routing import Match
 
 from server.errors import ServiceError, StorageFull, Unavailable, VersionConflict
+from server.store.outage import AWAY, FULL, is_database_full, is_outage
 
 log = structlog.get_logger(__name__)
 
@@ -34,10 +35,7 @@ _CODES = {
     503: "unavailable",
     507: "storage_full",
 }
-_FULL = {errno.ENOSPC, errno.EDQUOT}
-_AWAY = {errno.EROFS, errno.EIO, errno.EACCES, errno.EPERM, errno.ESTALE, errno.EMFILE}
-# As SQLite and Postgres say it.
-_DATABASE_FULL = ("disk is full", "No space left on device")
+_AWAY = {*AWAY, errno.EACCES, errno.EPERM, errno.EMFILE, errno.ENFILE}
 _RETRY_AFTER = {"Retry-After": "5"}
 
 
@@ -71,7 +69,7 @@ def install(app: FastAPI) -> None:
     app.add_exception_handler(HTTPException, _http_exception)
     app.add_exception_handler(OSError, _os_error)
     app.add_exception_handler(ClientDisconnect, _client_gone)
-    for kind in (OperationalError, InterfaceError, PoolTimeout):
+    for kind in (DBAPIError, PoolTimeout):
         app.add_exception_handler(kind, _database_error)
 
 
@@ -149,7 +147,7 @@ def _allowed_methods(request: Request) -> list[str]:
 
 async def _os_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, OSError)
-    if error.errno in _FULL:
+    if error.errno in FULL:
         log.error("the storage is full", action="storage_full")
         return await _service_error(
             request, StorageFull("the server's storage is full; nothing of this was kept")
@@ -163,8 +161,10 @@ async def _os_error(request: Request, error: Exception) -> Response:
 
 
 async def _database_error(request: Request, error: Exception) -> Response:
+    if isinstance(error, DBAPIError) and not is_outage(error):
+        raise error
     log.error("the database failed", action="database_failed", error=str(error))
-    if any(words in str(error) for words in _DATABASE_FULL):
+    if isinstance(error, DBAPIError) and is_database_full(error):
         return await _service_error(
             request, StorageFull("the server's storage is full; nothing of this was kept")
         )

@@ -4,8 +4,9 @@ into memory and never into the system's temporary folder (which may be memory to
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-from contextlib import ExitStack, asynccontextmanager
+import os
+from collections.abc import AsyncIterator, Iterator
+from contextlib import ExitStack, asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO
@@ -17,6 +18,7 @@ from starlette.requests import Request
 
 from server.errors import BadRequest, TooLarge, UnsupportedMedia
 from server.store.blobs import BlobStore
+from server.store.outage import FULL
 
 MAX_FIELDS = 64
 MAX_FIELD_BYTES = 64_000
@@ -24,13 +26,14 @@ MAX_FIELD_BYTES = 64_000
 
 @dataclass(slots=True)
 class ReceivedFile:
-    """A file part. When `too_large`, only its first bytes were kept and it is of no use."""
+    """A file part. When `too_large` or `no_room`, it was not kept and is of no use."""
 
     field_name: str
     file_name: str
     path: Path
     num_bytes: int = 0
     too_large: bool = False
+    no_room: bool = False
 
 
 @dataclass(slots=True)
@@ -51,7 +54,8 @@ async def receive_form(
         request: whose body nobody has read yet.
         blobs: where files are spooled.
         max_files: with more of them the whole request is refused.
-        max_file_bytes: a larger file is marked `too_large`; the others are kept.
+        max_file_bytes: a larger file is marked `too_large`; the others are kept. So it is with
+            `no_room` and one that the disk has no room for.
 
     Raises:
         UnsupportedMedia: the body is no multipart form.
@@ -176,14 +180,31 @@ class _Reader:
         self._file.num_bytes += end - start
         if self._file.num_bytes > self._max_file_bytes:
             self._file.too_large = True
-        else:
-            self._sink.write(data[start:end])
+        elif not self._file.no_room:
+            with self._noting_a_full_disk():
+                self._sink.write(data[start:end])
 
     def _on_part_end(self) -> None:
         if self._sink is not None:
-            self._sink.close()
+            with self._noting_a_full_disk():
+                self._sink.close()
         else:
             self.form.fields[self._field_name] = self._value.decode("utf-8", "replace")
+
+    @contextmanager
+    def _noting_a_full_disk(self) -> Iterator[None]:
+        """Where the disk is full, give up this file alone; a smaller one may still find room."""
+        assert self._file is not None
+        assert self._sink is not None
+        try:
+            yield
+        except OSError as error:
+            if error.errno not in FULL:
+                raise
+            self._file.no_room = True
+            with suppress(OSError):  # once more, for what its buffer still holds
+                self._sink.close()
+            os.truncate(self._file.path, 0)
 
     def _on_end(self) -> None:
         self._ended = True

@@ -57,10 +57,10 @@ def add_description(records: CycleRecords, job: Job, *, device: str | None) -> N
         ("unlabeled.txt", "X_U.npy", snapshot.unlabeled),
     ):
         names = "".join(f"{image.name}\n" for image in images)
-        records.add_artifact(text_name, [names.encode()], _TEXT)
+        records.add_artifact(text_name, names.encode(), _TEXT)
         array = io.BytesIO()
         np.save(array, np.array([image.ordinal for image in images], dtype=np.int64))
-        records.add_artifact(array_name, [array.getvalue()])
+        records.add_artifact(array_name, array.getvalue())
 
 
 def add_scores(
@@ -73,7 +73,7 @@ def add_scores(
         ordinal=np.asarray(ordinals, dtype=np.int64),
         uncertainty=np.asarray(uncertainty, dtype=np.float64),
     )
-    records.add_artifact("scores.npz", [file.getvalue()])
+    records.add_artifact("scores.npz", file.getvalue())
 
 
 def environment(device: str | None) -> dict[str, Any]:

@@ -16,7 +16,9 @@ from typing import Any
 
 import structlog
 import torch
+from sqlalchemy.exc import DBAPIError
 
+from server.store.outage import cause
 from worker.failures import CycleStopped
 from worker.records import CycleRecords
 
@@ -66,7 +68,7 @@ class Checkpoints:
             content = self._records.read_checkpoint(self._latest)
             # No code is run: tensors and plain values only.
             state = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
-        except (OSError, ValueError, RuntimeError, pickle.UnpicklingError) as error:
+        except (FileNotFoundError, ValueError, RuntimeError, pickle.UnpicklingError) as error:
             self._refuse(f"cannot be read ({error})")
             return None
         found = state.get("format") if isinstance(state, dict) else None
@@ -106,7 +108,9 @@ class Checkpoints:
         torch.save({"format": FORMAT, **state}, buffer)
         try:
             self._latest = self._records.save_checkpoint(buffer.getvalue(), self._latest)
-        except OSError as error:
+        except (OSError, DBAPIError) as error:
+            if cause(error, self._records.data_dir) is None:
+                raise
             # The one before still stands, and the cycle goes on: it needs no room for that.
             log.warning("checkpoint not saved", action="checkpoint_failed", error=str(error))
         self._saved_at = time.monotonic()

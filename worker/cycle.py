@@ -10,6 +10,7 @@ random, and never loads torch.
 from __future__ import annotations
 
 import argparse
+import io
 import signal
 import sys
 import threading
@@ -20,14 +21,15 @@ from typing import TYPE_CHECKING
 
 import structlog
 
-from server.store.blobs import CHUNK_BYTES, BlobStore
+from server.store.blobs import BlobStore
 from server.store.database import make_engine
 from server.store.models import Cycle, Json
+from server.store.outage import Patience, StillAway
 from server.store.queue import Lease, LeaseLost
 from server.store.writeback import ModelRecord
 from worker.artifacts import add_description, add_scores
 from worker.child_process import tie_to_parent
-from worker.failures import CycleFailed, CycleStopped, disk_and_memory_explained
+from worker.failures import CycleFailed, CycleStopped, out_of_memory
 from worker.logs import configure_logging
 from worker.miaod.selection import rank_at_random
 from worker.pace import Pace
@@ -46,6 +48,9 @@ def run(
 ) -> None:
     """Run the cycle that the lease is for, or what an earlier attempt has left of it.
 
+    Where the database or the storage is away it waits and says so: at the very place if it was
+    writing, else (an image could not be read) by going back to its last checkpoint.
+
     Args:
         lease: of the cycle.
         settings: the worker's.
@@ -53,14 +58,34 @@ def run(
         stop: set when the cycle is to stop as soon as its state is saved.
 
     Raises:
-        CycleFailed: trying again would end the same way; says why.
+        CycleFailed: trying again would end the same way, or what was away did not come back.
         CycleStopped: it was told to.
         LeaseLost: the cycle is somebody else's by now; nobody will see anything of ours.
     """
     stop = stop or threading.Event()
+
+    def stop_if_asked() -> None:
+        if stop.is_set():
+            raise CycleStopped
+
+    patiently = Patience(settings.data_dir, check=stop_if_asked, say=pipe.waiting)
+    try:
+        patiently(lambda: attempt(lease, settings, pipe, stop, patiently))
+    except StillAway as error:
+        raise CycleFailed(f"{error}: mend that, then resume the cycle") from error
+
+
+def attempt(
+    lease: Lease,
+    settings: WorkerSettings,
+    pipe: ProgressPipe,
+    stop: threading.Event,
+    patiently: Patience,
+) -> None:
+    """Run the cycle from its last checkpoint on."""
     blobs = BlobStore(settings.data_dir)
     engine = make_engine(settings.resolved_database_url)
-    records = CycleRecords(engine, blobs, lease)
+    records = CycleRecords(engine, blobs, lease, patiently)
     pace = Pace(pipe)
     try:
         pace.say("start", "reading what is labeled")
@@ -102,38 +127,35 @@ def run_trained(
     )
     seconds: dict[str, float] = {}
     pool = job.snapshot.unlabeled
-    with blobs.spool() as step_log:
-        with timed(seconds, "start"):
-            learner = Learner(job, blobs, settings, pace, checkpoints)
-        with timed(seconds, "train"):
-            learner.train(step_log)
-        with timed(seconds, "evaluate"):
-            metrics = learner.evaluate()
-        with timed(seconds, "score"):
-            uncertainty = learner.score()
-        with timed(seconds, "rank"):
-            order = learner.rank()
-        pace.say("select", "storing the ranking")
-        records.write_ranking(pool, order, uncertainty)
+    # In memory, where every checkpoint holds it anyway: a step must not depend on the disk.
+    step_log = io.BytesIO()
+    with timed(seconds, "start"):
+        learner = Learner(job, blobs, settings, pace, checkpoints)
+    with timed(seconds, "train"):
+        learner.train(step_log)
+    with timed(seconds, "evaluate"):
+        metrics = learner.evaluate()
+    with timed(seconds, "score"):
+        uncertainty = learner.score()
+    with timed(seconds, "rank"):
+        order = learner.rank()
+    pace.say("select", "storing the ranking")
+    records.write_ranking(pool, order, uncertainty)
 
-        heatmaps: dict[str, str] = {}
-        with timed(seconds, "predict"):
-            records.write_predictions(
-                (seen.image_id, seen.boxes) for seen in learner.look_at_labeled()
-            )
-            found = learner.look_at(records.candidates(job.budget))
-            records.write_predictions(keeping_heat_maps(found, records, heatmaps))
+    heatmaps: dict[str, str] = {}
+    with timed(seconds, "predict"):
+        records.write_predictions((seen.image_id, seen.boxes) for seen in learner.look_at_labeled())
+        found = learner.look_at(records.candidates(job.budget))
+        records.write_predictions(keeping_heat_maps(found, records, heatmaps))
 
-        pace.say("store", "storing the model and what else the cycle leaves behind")
-        seconds["checkpoints"] = checkpoints.seconds_spent
-        metrics["seconds"] = {stage: round(spent, 3) for stage, spent in seconds.items()}
-        add_description(records, job, device=learner.device_name)
-        add_scores(records, [image.ordinal for image in pool], uncertainty)
-        step_log.seek(0)
-        lines = iter(lambda: step_log.read(CHUNK_BYTES), b"")
-        records.add_artifact("log.jsonl", lines, "application/x-ndjson")
+    pace.say("store", "storing the model and what else the cycle leaves behind")
+    seconds["checkpoints"] = checkpoints.seconds_spent
+    metrics["seconds"] = {stage: round(spent, 3) for stage, spent in seconds.items()}
+    add_description(records, job, device=learner.device_name)
+    add_scores(records, [image.ordinal for image in pool], uncertainty)
+    records.add_artifact("log.jsonl", step_log.getvalue(), "application/x-ndjson")
     records.add_json("metrics.json", metrics)
-    weights = records.add_artifact("model.safetensors", [learner.weights()])
+    weights = records.add_artifact("model.safetensors", learner.weights())
     records.publish(
         message=summary(job, metrics, checkpoints.remark),
         metrics=metrics,
@@ -208,8 +230,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     settings = WorkerSettings()
     lease = Lease(Cycle, arguments.cycle, arguments.worker, arguments.fence)
     try:
-        with disk_and_memory_explained(settings.data_dir):
-            run(lease, settings, pipe, stop)
+        run(lease, settings, pipe, stop)
     except CycleFailed as error:
         log.warning("cycle failed", action="cycle_failed", reason=str(error), exc_info=True)
         pipe.failed(str(error))
@@ -219,6 +240,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 1
     except LeaseLost:
         log.warning("lease lost, nothing was written", action="lease_lost")
+        return 1
+    except MemoryError:
+        # Others may have taken it: another attempt may find some, and the third is the last.
+        log.exception("memory ran out", action="cycle_out_of_memory")
+        pipe.crashed(out_of_memory("the machine"))
         return 1
     except Exception as error:  # the supervisor counts an attempt and tries again
         log.exception("cycle crashed", action="cycle_crashed")

@@ -10,6 +10,7 @@ import torch
 from server.formats.pictures import PictureRefused, load_rgb8
 from server.store.blobs import BlobStore
 from server.store.models import Json
+from server.store.outage import StorageAway, cause
 from server.store.pool import ImageRecord, LabeledRecord
 from worker.miaod.samples import Sample
 
@@ -61,6 +62,7 @@ class SnapshotDataset:
 
         Raises:
             ImageUnreadable: its blob is missing, damaged, or of another size than recorded.
+            StorageAway: the storage cannot be read just now.
         """
         record = self._records[index]
         image = torch.from_numpy(self._pixels(record)).permute(2, 0, 1).contiguous()
@@ -84,6 +86,7 @@ class SnapshotDataset:
         try:
             pixels = load_rgb8(path)
         except FileNotFoundError as error:
+            self._raise_if_away(error)
             raise ImageUnreadable(
                 f"the file of image {record.name} is missing: {path} should hold it; restore it "
                 "from a backup or delete the image"
@@ -93,9 +96,22 @@ class SnapshotDataset:
                 f"image {record.name} cannot be decoded ({error}); restore {path} from a backup or "
                 "delete the image"
             ) from error
+        except OSError as error:
+            self._raise_if_away(error)
+            raise
         if pixels.shape[:2] != (record.height, record.width):
             raise ImageUnreadable(
                 f"image {record.name} is {pixels.shape[1]}x{pixels.shape[0]} pixels in {path}, but "
                 f"was {record.width}x{record.height} when it came in; restore it from a backup"
             )
         return pixels
+
+    def _raise_if_away(self, error: OSError) -> None:
+        """A loader process hands on what its error says, but not the error's number."""
+        try:
+            self._blobs.raise_if_gone()
+        except OSError as gone:
+            error = gone
+        reason = cause(error, self._blobs.root.parent)
+        if reason is not None:
+            raise StorageAway(reason) from error

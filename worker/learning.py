@@ -385,7 +385,7 @@ class Learner:
         except RuntimeError as error:
             if "DefaultCPUAllocator" not in str(error):
                 raise
-            raise CycleFailed(out_of_memory("the machine")) from error
+            raise MemoryError(str(error)) from error
 
 
 def whole(file: BinaryIO) -> bytes:

@@ -5,7 +5,8 @@ cycle's row says so and the supervisor lives on:
 
     child ends well                 the child itself has published the result
     child reports `failed`          the cycle fails at once, with that sentence
-    child crashes, hangs, is killed an attempt is lost, with the reason
+    child crashes, hangs, is killed an attempt is lost, with the reason; a pause, then the next one
+    child waits for room on a disk  its words become the cycle's message; nothing else happens
     somebody cancels                the child is stopped within seconds, the cycle is cancelled
     the lease is lost               the child is killed, nothing is written
     SIGTERM, SIGINT                 the child saves its state and stops, the cycle goes back to the
@@ -29,9 +30,10 @@ from sqlalchemy.orm import Session, sessionmaker
 
 from server.store import queue
 from server.store.models import Cycle
+from server.store.outage import is_outage
 from server.store.queue import Lease, LeaseLost
 from worker.child_process import ChildProcess
-from worker.outage import is_outage, patiently, transaction
+from worker.outage import patiently, transaction
 from worker.presence import Presence, device_guess
 from worker.settings import WorkerSettings
 
@@ -44,6 +46,9 @@ IDLE_BEAT_SECONDS = 5.0
 _LISTEN_SECONDS = 0.2
 # What of a child's lines is for the cycle's row.
 _TOLD = ("progress", "stage", "message", "detail")
+# Pauses after lost attempts in a row. What took memory, processes or a device away is given time to
+# end, and a machine that is broken does not run through all that waits within seconds.
+RETRY_SECONDS = (2.0, 10.0, 30.0)
 
 T = TypeVar("T")
 
@@ -78,6 +83,7 @@ class Supervisor:
         self._presence = Presence(device_guess(settings.device))
         self._stop = threading.Event()
         self._shown_at = 0.0
+        self._lost_in_a_row = 0
 
     def stop(self) -> None:
         """Ask `run` to return soon; safe to call from a signal handler."""
@@ -109,7 +115,7 @@ class Supervisor:
                 + ["--worker", lease.worker_id],
                 self._settings.as_environment(),
             )
-        except OSError as error:
+        except (OSError, MemoryError) as error:
             ending = _Ending("crashed", f"the training process could not be started: {error}")
         else:
             try:
@@ -117,9 +123,22 @@ class Supervisor:
             finally:
                 child.stop(GRACE_SECONDS)
                 child.close()
-        self._settle(lease, ending)
+        attempt_lost = self._settle(lease, ending)
         self._presence.cycle_id = None
         self._shown_at = 0.0
+        if attempt_lost:
+            self._rest()
+        else:
+            self._lost_in_a_row = 0
+
+    def _rest(self) -> None:
+        """Take nothing for a while after a lost attempt."""
+        rest = RETRY_SECONDS[min(self._lost_in_a_row, len(RETRY_SECONDS) - 1)]
+        self._lost_in_a_row += 1
+        until = time.monotonic() + rest
+        while (remaining := until - time.monotonic()) > 0 and not self._stop.is_set():
+            self._show_idle()
+            self._stop.wait(min(remaining, IDLE_BEAT_SECONDS))
 
     def _watch(self, child: ChildProcess, lease: Lease) -> _Ending:
         """Listen to the child and hold its lease until one of the two ends, or we must."""
@@ -180,16 +199,20 @@ class Supervisor:
         news.clear()
         return cancel
 
-    def _settle(self, lease: Lease, ending: _Ending) -> None:
-        """Write into the cycle's row how it went; the child has ended by now."""
+    def _settle(self, lease: Lease, ending: _Ending) -> bool:
+        """Write into the cycle's row how it went; the child has ended by now.
+
+        Returns:
+            Whether an attempt was lost.
+        """
         bound = log.bind(cycle=lease.job_id, fence=lease.fence)
         # However the watch ended: a child that did its work has finished the row itself.
         if self._patiently(lambda session: _has_succeeded(session, lease)):
             bound.info("cycle done", action="cycle_done")
-            return
+            return False
         if ending.kind == "lease lost":
             bound.warning("lease lost, nothing was written", action="lease_lost")
-            return
+            return False
         try:
             match ending.kind:
                 case "failed":
@@ -209,8 +232,9 @@ class Supervisor:
                 action="lease_lost",
                 ending=ending.kind,
             )
-            return
+            return False
         bound.warning("cycle " + ending.kind, action="cycle_" + ending.kind, reason=ending.reason)
+        return ending.kind in ("crashed", "ended")
 
     def _claim(self, session: Session) -> Lease | None:
         return queue.claim(session, Cycle, self._presence.worker_id, self._settings.lease_seconds)

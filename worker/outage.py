@@ -1,4 +1,4 @@
-"""Waiting for a database that is away for a while."""
+"""Waiting for a database that is away for a while, as the supervisor does it: without a word."""
 
 from __future__ import annotations
 
@@ -6,17 +6,11 @@ from collections.abc import Callable
 from typing import TypeVar
 
 import stamina
-from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
 from sqlalchemy.orm import Session, sessionmaker
 
+from server.store.outage import is_outage
+
 T = TypeVar("T")
-
-
-def is_outage(error: Exception) -> bool:
-    """Whether the database is away, locked or full, so that the same again may go well later."""
-    if isinstance(error, OperationalError | InterfaceError):
-        return True
-    return isinstance(error, DBAPIError) and error.connection_invalidated
 
 
 def patiently(

@@ -32,6 +32,7 @@ class ProgressPipe:
         self._fd = fd
         self._last_report = -1.0
         self._last_stage = ""
+        self._last_message = ""
 
     def device(self, name: str) -> None:
         """Say what the cycle is computed on."""
@@ -45,7 +46,7 @@ class ProgressPipe:
         too_soon = now - self._last_report < MIN_SECONDS_BETWEEN_REPORTS
         if too_soon and stage == self._last_stage:
             return
-        self._last_report, self._last_stage = now, stage
+        self._last_report, self._last_stage, self._last_message = now, stage, message
         self._write(
             {
                 "progress": round(progress, 4),
@@ -54,6 +55,10 @@ class ProgressPipe:
                 "detail": detail or {},
             }
         )
+
+    def waiting(self, message: str) -> None:
+        """Say what the cycle waits for; "" when it goes on, which shows the last report again."""
+        self._write({"message": message or self._last_message})
 
     def failed(self, sentence: str) -> None:
         """Give up: the cycle fails with this sentence."""

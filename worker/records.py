@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from itertools import islice
@@ -21,6 +22,7 @@ from server.store import queue, writeback
 from server.store.blobs import BlobStore
 from server.store.database import session_factory
 from server.store.models import Cycle, Json, Model
+from server.store.outage import Patience
 from server.store.pool import (
     ImageRecord,
     Snapshot,
@@ -36,8 +38,8 @@ T = TypeVar("T")
 
 log = structlog.get_logger("worker.cycle")
 
-# A database away for longer costs the attempt: the supervisor starts the cycle again later.
-OUTAGE_SECONDS = 300.0
+# A checkpoint is not worth waiting longer for: the next one comes.
+CHECKPOINT_OUTAGE_SECONDS = 10.0
 PREDICTIONS_AT_ONCE = 200
 MIN_RESERVE = 8
 
@@ -63,14 +65,19 @@ class Job:
 
 
 class CycleRecords:
-    """The store as one cycle uses it; every write is under the cycle's lease."""
+    """The store as one cycle uses it; every write is under the cycle's lease.
 
-    def __init__(self, engine: Engine, blobs: BlobStore, lease: Lease) -> None:
+    Where database or storage are away, everything but a checkpoint waits until they are back.
+    """
+
+    def __init__(self, engine: Engine, blobs: BlobStore, lease: Lease, patiently: Patience) -> None:
         """Prepare; nothing is read yet."""
         self._engine = engine
         self._sessions = session_factory(engine)
         self._blobs = blobs
         self._lease = lease
+        self._patiently = patiently
+        self.data_dir = blobs.root.parent
         self._artifacts: list[ArtifactRecord] = []
 
     def take_job(self) -> Job:
@@ -111,10 +118,10 @@ class CycleRecords:
             )
 
         readers = session_factory(self._engine, read_only=True)
-        job = _patiently(lambda: transaction(readers, read))
+        job = self._patiently(lambda: transaction(readers, read))
         values: Json = {"snapshot": job.snapshot.counts()}
         if job.kind == "trained":
-            values["snapshot_sha256"] = self._blobs.put_bytes(dump_snapshot(job.snapshot)).sha256
+            values["snapshot_sha256"] = self.put_blob(dump_snapshot(job.snapshot))
             values["checkpoint_sha256"] = job.checkpoint
         self._do(lambda session: queue.record(session, self._lease, **values))
         # Hours may pass before the next transaction; no connection is kept for them.
@@ -126,8 +133,8 @@ class CycleRecords:
         if sha256 is None:
             return None, ()
         try:
-            return load_snapshot(self._blobs.read_bytes(sha256)), ()
-        except (OSError, ValueError) as error:
+            return load_snapshot(self._read(sha256)), ()
+        except (FileNotFoundError, ValueError) as error:
             log.warning("snapshot lost", action="snapshot_lost", error=str(error))
             return None, ("started anew, as the snapshot of the first attempt was lost",)
 
@@ -142,20 +149,37 @@ class CycleRecords:
             The blob of this state.
 
         Raises:
-            OSError: it cannot be stored; the state before is still there.
+            OSError, DBAPIError: it cannot be stored; the state before is still there.
             LeaseLost: the cycle is somebody else's by now.
         """
+
+        def record(**values: Any) -> None:
+            patiently(
+                lambda: transaction(
+                    self._sessions, lambda session: queue.record(session, self._lease, **values)
+                ),
+                timeout_seconds=CHECKPOINT_OUTAGE_SECONDS,
+            )
+
+        # First, as a state that no row can name would take up room until the cycle has ended.
+        record()
         sha256 = self._blobs.put_bytes(content).sha256
         # Progress was made: attempts lost before count no more.
-        values = {"checkpoint_sha256": sha256, "attempts": 0}
-        self._do(lambda session: queue.record(session, self._lease, **values))
-        if previous not in (None, sha256):
-            self._blobs.delete(previous)
+        record(checkpoint_sha256=sha256, attempts=0)
+        if previous is not None and previous != sha256:
+            # The sweep takes it if we cannot.
+            with suppress(OSError):
+                self._blobs.delete(previous)
         return sha256
 
     def read_checkpoint(self, sha256: str) -> bytes:
-        """A state that was saved; `OSError` if it cannot be read, `ValueError` if it is damaged."""
-        content = self._blobs.read_bytes(sha256)
+        """A state that was saved.
+
+        Raises:
+            FileNotFoundError: it was lost.
+            ValueError: it is damaged.
+        """
+        content = self._patiently(lambda: self._read(sha256))
         if hashlib.sha256(content).hexdigest() != sha256:
             raise ValueError("its bytes are not those that were saved")
         return content
@@ -177,7 +201,7 @@ class CycleRecords:
             (images[place].id, rank, None if uncertainty is None else uncertainty[place])
             for rank, place in enumerate(order, start=1)
         ]
-        _patiently(lambda: writeback.write_scores(self._sessions, self._lease, rows))
+        self._patiently(lambda: writeback.write_scores(self._sessions, self._lease, rows))
 
     def candidates(self, budget: int) -> list[ImageRecord]:
         """Those likely to be selected, in order of ordinal: the budget and some to replace them.
@@ -194,17 +218,17 @@ class CycleRecords:
         remaining = iter(rows)
         while part := list(islice(remaining, PREDICTIONS_AT_ONCE)):
             write = partial(writeback.write_predictions, self._sessions, self._lease, part)
-            _patiently(write)
+            self._patiently(write)
 
     def put_blob(self, data: bytes) -> str:
         """Store some bytes; gives their name."""
-        return self._blobs.put_bytes(data).sha256
+        return self._patiently(lambda: self._blobs.put_bytes(data)).sha256
 
     def add_artifact(
-        self, name: str, chunks: Iterable[bytes], media_type: str = "application/octet-stream"
+        self, name: str, data: bytes, media_type: str = "application/octet-stream"
     ) -> ArtifactRecord:
         """Store a file of the cycle; `publish` shows it."""
-        blob = self._blobs.put_stream(chunks)
+        blob = self._patiently(lambda: self._blobs.put_bytes(data))
         artifact = ArtifactRecord(name, blob.sha256, blob.num_bytes, media_type)
         self._artifacts.append(artifact)
         return artifact
@@ -212,7 +236,7 @@ class CycleRecords:
     def add_json(self, name: str, value: Any) -> None:
         """Store a JSON file of the cycle."""
         text = json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
-        self.add_artifact(name, [text.encode()], "application/json")
+        self.add_artifact(name, text.encode(), "application/json")
 
     def publish(
         self,
@@ -235,14 +259,17 @@ class CycleRecords:
             )
         )
 
+    def _read(self, sha256: str) -> bytes:
+        try:
+            return self._blobs.read_bytes(sha256)
+        except FileNotFoundError:
+            self._blobs.raise_if_gone()
+            raise
+
     def _do(self, work: Callable[[Session], T]) -> T:
-        return _patiently(lambda: transaction(self._sessions, work))
+        return self._patiently(lambda: transaction(self._sessions, work))
 
 
 def with_reserve(budget: int) -> int:
     """How many candidates are looked at for a budget: some may be labeled by the end."""
     return budget + max(MIN_RESERVE, budget // 4)
-
-
-def _patiently(work: Callable[[], T]) -> T:
-    return patiently(work, timeout_seconds=OUTAGE_SECONDS)

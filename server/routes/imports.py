@@ -12,7 +12,7 @@ from pydantic import ValidationError
 from starlette.concurrency import run_in_threadpool
 
 from server.deps import Context, ContextDep, PageDep, ReadSessionDep
-from server.errors import BadRequest, TooLarge, Unprocessable
+from server.errors import BadRequest, StorageFull, TooLarge, Unprocessable
 from server.multipart import Form, receive_form
 from server.schemas import EntityId, ImportIn, ImportOut
 from server.schemas.common import errors
@@ -144,6 +144,8 @@ def _stored_archive(context: Context, form: Form) -> str:
     files = [file for file in form.files if file.field_name == "archive"]
     if len(files) != 1 or len(form.files) != 1:
         raise Unprocessable("the form must hold one file, as its field `archive`")
+    if files[0].no_room:
+        raise StorageFull("the server's storage is full; nothing of the archive was kept")
     if files[0].too_large:
         raise TooLarge(
             f"the archive has more than {context.settings.max_archive_bytes:,} bytes; split it, or "

@@ -9,14 +9,17 @@ from fastapi import APIRouter, Depends, Request
 from pydantic import TypeAdapter, ValidationError
 
 from server.deps import Context, ContextDep
-from server.errors import Unprocessable
+from server.errors import StorageFull, Unprocessable
 from server.multipart import Form, ReceivedFile, receive_form
 from server.schemas import EntityId, Split, UploadedFile, UploadOut
 from server.schemas.common import errors
 from server.services import intake, projects
 from server.services.intake import Added, Candidate, Refused
+from server.store.outage import FULL
 
 router = APIRouter(prefix="/images", tags=["images"])
+
+NO_ROOM = "the server's storage is full: send this file again once there is room"
 
 _PROJECT: TypeAdapter[str] = TypeAdapter(EntityId)
 _SPLIT: TypeAdapter[Split] = TypeAdapter(Split)
@@ -84,13 +87,16 @@ def upload_images(
 
     Each file is answered on its own, in the order sent: `created`; `duplicate` if the project has
     the same bytes (the id is that image's); `rejected` with the reason if it is no picture, too
-    large, or its name is taken by other bytes. The rest of the batch is kept.
+    large, its name is taken by other bytes, or the storage has no room for it. The rest of the
+    batch is kept. Where there was room for none, or for no row in the database, it is a 507.
     """
     project_id, split = _target(form)
     with context.reading() as session:
         projects.get(session, project_id)
     # No transaction is open while pictures are decoded and stored.
     prepared = [_prepare(file, context) for file in form.files]
+    if all(isinstance(each, Added) and each.reason == NO_ROOM for each in prepared):
+        raise StorageFull("the server's storage is full; nothing of this was kept")
     candidates = [each for each in prepared if isinstance(each, Candidate)]
     with context.sessions.begin() as session:
         added = iter(intake.add(session, project_id, split, candidates))
@@ -128,6 +134,8 @@ def _prepare(file: ReceivedFile, context: Context) -> Candidate | Added:
             "is allowed here"
         )
         return Added(file.file_name, "rejected", None, reason)
+    if file.no_room:
+        return Added(file.file_name, "rejected", None, NO_ROOM)
     try:
         return intake.prepare(
             context.blobs,
@@ -136,5 +144,9 @@ def _prepare(file: ReceivedFile, context: Context) -> Candidate | Added:
             max_pixels=settings.max_image_pixels,
             move=True,
         )
+    except OSError as error:
+        if error.errno not in FULL:
+            raise
+        return Added(file.file_name, "rejected", None, NO_ROOM)
     except Refused as refusal:
         return Added(file.file_name, "rejected", None, str(refusal))

@@ -141,7 +141,9 @@ class ImportJob:
             source = self._blobs.path(self._archive_sha256)
         # Named by the fence: whoever still writes under an older claim writes elsewhere.
         target = unpack_folder(self._blobs, self._lease.job_id, self._lease.fence)
-        shutil.rmtree(target, ignore_errors=True)
+        # What an earlier claim unpacked only takes up room: whoever held it writes nothing more.
+        for leftover in unpacked_folders(self._blobs, self._lease.job_id):
+            shutil.rmtree(leftover, ignore_errors=leftover != target)
         target.mkdir()
         try:
             limits = Limits(max_bytes=self._settings.max_archive_bytes)
@@ -364,6 +366,11 @@ class ImportJob:
 def unpack_folder(blobs: BlobStore, import_id: str, fence: int | str) -> Path:
     """Where an archive is unpacked under one claim."""
     return blobs.tmp_dir / f"import-{import_id}-{fence}"
+
+
+def unpacked_folders(blobs: BlobStore, import_id: str = "*") -> list[Path]:
+    """The folders into which archives were unpacked, of one import or of all."""
+    return list(blobs.tmp_dir.glob(unpack_folder(blobs, import_id, "*").name))
 
 
 def _reading(options: Json) -> Reading:

@@ -19,13 +19,14 @@ from server.formats.archive import ArchiveRefused
 from server.formats.boxes import LabelsRefused
 from server.formats.dataset import LayoutRefused
 from server.services import projects
-from server.services.import_job import ImportJob, unpack_folder
+from server.services.import_job import ImportJob, Lifeline, unpacked_folders
 from server.services.import_paths import below_a_root
 from server.services.paging import PageOf, PageRequest, SortKey, paginate
 from server.settings import Settings
 from server.store import queue
 from server.store.blobs import BlobStore
 from server.store.models import Import, ImportRefusal, Json, Project
+from server.store.outage import Patience, StillAway
 
 log = structlog.get_logger(__name__)
 
@@ -34,6 +35,9 @@ HEARTBEAT_SECONDS = 15.0
 POLL_SECONDS = 1.0
 # How long to leave a database alone that does not answer.
 AWAY_SECONDS = 5.0
+# Between two tries where the disk is full. Each unpacks an archive anew and may fill the disk with
+# it for a moment, which annotators would feel.
+LONGEST_PAUSE_SECONDS = 300.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,6 +117,7 @@ class _Keeper:
         self._done = threading.Event()
         self._lost: queue.LeaseLost | None = None
         self._cancel = False
+        self._said = ""
 
     def check(self) -> None:
         """Raise if the job must stop."""
@@ -122,6 +127,12 @@ class _Keeper:
             raise _Cancelled
         if self._stopping.is_set():
             raise _Stopped
+
+    def say(self, message: str) -> None:
+        """Show what the import waits for, at once if that is news; "" when it goes on."""
+        if message != self._said:
+            self._said = message
+            self._beat(message or "going on")
 
     @contextmanager
     def running(self) -> Iterator[None]:
@@ -139,10 +150,10 @@ class _Keeper:
         while not self._done.wait(HEARTBEAT_SECONDS) and self._lost is None:
             self._beat()
 
-    def _beat(self) -> None:
+    def _beat(self, message: str | None = None) -> None:
         try:
             with self._sessions.begin() as session:
-                self._cancel = queue.heartbeat(session, self._lease, LEASE_SECONDS)
+                self._cancel = queue.heartbeat(session, self._lease, LEASE_SECONDS, message=message)
         except queue.LeaseLost as error:
             self._lost = error
         except SQLAlchemyError:
@@ -201,10 +212,16 @@ class ImportRunner:
 
     def _do(self, lease: queue.Lease) -> None:
         keeper = _Keeper(self._sessions, lease, self._stopping)
+        patiently = Patience(
+            self._settings.data_dir,
+            check=keeper.check,
+            say=keeper.say,
+            longest_pause_seconds=LONGEST_PAUSE_SECONDS,
+        )
         try:
             with keeper.running():
                 keeper.check()
-                ImportJob(self._sessions, self._blobs, self._settings, lease, keeper).run()
+                patiently(lambda: self._work(lease, keeper))
         except queue.LeaseLost:
             log.warning("import lost its lease", action="import_lease_lost", job=lease.job_id)
         except _Cancelled:
@@ -215,14 +232,17 @@ class ImportRunner:
             self._end(lease, queue.fail, error.detail)
         except (LayoutRefused, ArchiveRefused, LabelsRefused) as error:
             self._end(lease, queue.fail, str(error))
+        except StillAway as error:
+            self._end(lease, queue.fail, f"{error}: mend that, then import again")
         except OSError as error:
             self._end(lease, queue.fail, f"the storage or the folder failed: {error}")
-        except SQLAlchemyError:
-            # The database is away: the lease lapses, and the next claim goes on.
-            log.exception("import interrupted", action="import_interrupted", job=lease.job_id)
         except Exception as error:  # noqa: BLE001 (a bug must not end the thread; it is tried again)
             log.exception("import crashed", action="import_crashed", job=lease.job_id)
             self._end(lease, queue.lose, f"{type(error).__name__}: {error}")
+
+    def _work(self, lease: queue.Lease, lifeline: Lifeline) -> None:
+        """Do the import from behind its last chunk on."""
+        ImportJob(self._sessions, self._blobs, self._settings, lease, lifeline).run()
 
     def _end(self, lease: queue.Lease, how: Callable[..., None], *reason: str) -> None:
         action = f"import_{how.__name__}"
@@ -235,8 +255,10 @@ class ImportRunner:
 
     def _remove_leftovers(self) -> None:
         """Remove what imports unpacked whose process was killed."""
+        # Looked at first: an import that begins in between is active by the time of the question.
+        folders = unpacked_folders(self._blobs)
         with self._sessions.begin() as session:
             active = set(session.scalars(select(Import.id).where(Import.state.in_(queue.ACTIVE))))
-        for folder in unpack_folder(self._blobs, "*", "*").parent.glob("import-*-*"):
+        for folder in folders:
             if folder.name[len("import-") :].rpartition("-")[0] not in active:
                 shutil.rmtree(folder, ignore_errors=True)

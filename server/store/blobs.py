@@ -68,6 +68,15 @@ class BlobStore:
         """All of a blob; `FileNotFoundError` if there is none."""
         return self.path(sha256).read_bytes()
 
+    def raise_if_gone(self) -> None:
+        """Tell a blob that is not there from a data folder that is not, as without its mount.
+
+        Raises:
+            OSError: ENODEV, the folder is not there.
+        """
+        if not self.root.is_dir() or not self.tmp_dir.is_dir():
+            raise OSError(errno.ENODEV, "the data folder is not there", str(self.root.parent))
+
     def put_bytes(self, data: bytes) -> Blob:
         """Stores some bytes; storing the same ones again is free."""
         return self.put_stream([data])
@@ -117,8 +126,13 @@ class BlobStore:
     def spool(self) -> Iterator[BinaryIO]:
         """A temporary file for reading and writing, gone at the end unless moved; see `.name`."""
         path = self.tmp_dir / uuid4().hex
-        # Not `tempfile`: its files are for their owner only, and a blob keeps its file's mode.
-        with path.open("x+b") as file:
+        try:
+            # Not `tempfile`: its files are for their owner only, and a blob keeps its file's mode.
+            opened = path.open("x+b")
+        except FileNotFoundError:
+            self.raise_if_gone()
+            raise
+        with opened as file:
             try:
                 yield cast(BinaryIO, file)
             finally:
@@ -153,15 +167,17 @@ class BlobStore:
     def _name(self, source: Path, sha256: str) -> None:
         """Gives a synced file its name; a blob that is there already only becomes young again."""
         target = self.path(sha256)
-        changed = _make_folders(target.parent)
+        self.raise_if_gone()
+        target.parent.mkdir(parents=True, exist_ok=True)
         # Shared: many may store at once, but never while `delete` looks at the age and unlinks, or
         # a row could come to name a blob that is just being removed for want of one.
         with self._lock(fcntl.LOCK_SH):
             if not target.exists():
                 os.replace(source, target)
             os.utime(target)
-        # Also where it was there already: whoever renamed it may not have come to this line yet.
-        for folder in (target.parent, *changed):
+        # Also where all was there already: whoever made a folder, or renamed the file, may not have
+        # come to this line yet, or have been killed before it.
+        for folder in (target.parent, target.parent.parent, self.root):
             _sync_folder(folder)
 
     @contextmanager
@@ -174,18 +190,6 @@ class BlobStore:
 def _chunks_of(file: BinaryIO) -> Iterator[bytes]:
     while chunk := file.read(CHUNK_BYTES):
         yield chunk
-
-
-def _make_folders(folder: Path) -> list[Path]:
-    """Makes `folder` and its parent; returns the folders that got a new entry by it."""
-    changed = []
-    for level in (folder.parent, folder):
-        try:
-            level.mkdir()
-        except FileExistsError:
-            continue
-        changed.append(level.parent)
-    return changed
 
 
 def _sync_folder(folder: Path) -> None:

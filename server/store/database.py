@@ -13,6 +13,8 @@ Two kinds of sessions, so that SQLite behaves under many processes:
 from __future__ import annotations
 
 import json
+import sqlite3
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +23,7 @@ from alembic.config import Config
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy import URL, Connection, Engine, Float, create_engine, event, make_url
-from sqlalchemy.engine.interfaces import DBAPIConnection
+from sqlalchemy.engine.interfaces import DBAPIConnection, ExceptionContext
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.orm import Session, sessionmaker
 from sqlalchemy.pool import ConnectionPoolEntry
@@ -31,6 +33,27 @@ from sqlalchemy.sql.functions import FunctionElement
 from server.store.models import UtcDateTime
 
 BUSY_TIMEOUT_SECONDS = 30.0
+
+# What lets go of a Postgres that is gone without a word (power cut, a network that drops packets)
+# within a minute; Linux by itself would wait a quarter of an hour for an answer and, while a query
+# runs, forever.
+_POSTGRES_PATIENCE = {
+    "connect_timeout": 10,
+    "keepalives_idle": 20,
+    "keepalives_interval": 10,
+    "keepalives_count": 3,
+    "tcp_user_timeout": 30_000,
+}
+# The same on the other side, for a worker or a server that is gone: the locks of its transaction
+# would stay for two hours. The last one also ends the transaction of a process that was stopped in
+# the middle of it; nobody else's lasts that long between two statements.
+_POSTGRES_SESSION = (
+    "SET tcp_keepalives_idle = 20; SET tcp_keepalives_interval = 10; SET tcp_keepalives_count = 3; "
+    "SET tcp_user_timeout = 30000; SET idle_in_transaction_session_timeout = '10min'"
+)
+# After these a SQLite connection may have been opened on a disk that was read-only, which it then
+# is forever.
+_SQLITE_REOPENS = ("readonly database", "disk I/O error", "unable to open database file")
 
 # Next to the `server` package both in a checkout and in an installed wheel.
 MIGRATIONS_DIR = Path(__file__).resolve().parents[2] / "migrations"
@@ -60,12 +83,15 @@ def make_engine(url: str) -> Engine:
     # A connection for each of the server's 40 threads, so that no request waits for another's.
     options: dict[str, Any] = {"json_serializer": _strict_json, "pool_size": 10, "max_overflow": 35}
     if backend in ("postgresql", "postgres"):
-        return create_engine(
+        engine = create_engine(
             parsed.set(drivername="postgresql+psycopg"),
             pool_pre_ping=True,
-            connect_args={"connect_timeout": 10},
+            # What the URL says itself goes first.
+            connect_args={k: v for k, v in _POSTGRES_PATIENCE.items() if k not in parsed.query},
             **options,
         )
+        event.listen(engine, "connect", _set_up_postgres_connection)
+        return engine
     if backend != "sqlite":
         raise ValueError(f"unknown database {backend!r}: use sqlite:/// or postgresql+psycopg://")
     if parsed.database in (None, "", ":memory:"):
@@ -78,6 +104,7 @@ def make_engine(url: str) -> Engine:
     )
     event.listen(engine, "connect", _set_up_sqlite_connection)
     event.listen(engine, "begin", _begin_sqlite_transaction)
+    event.listen(engine, "handle_error", _drop_spoiled_sqlite_connection)
     return engine
 
 
@@ -111,6 +138,23 @@ def _set_up_sqlite_connection(connection: DBAPIConnection, _: ConnectionPoolEntr
     cursor.execute("PRAGMA synchronous = FULL")
     cursor.execute("PRAGMA foreign_keys = ON")
     cursor.close()
+
+
+def _drop_spoiled_sqlite_connection(context: ExceptionContext) -> None:
+    if not any(words in str(context.original_exception) for words in _SQLITE_REOPENS):
+        return
+    context.is_disconnect = True
+    if context.connection is not None and context.connection.connection.dbapi_connection:
+        # Closing alone keeps the lock as long as somebody holds the error with its traceback.
+        with suppress(sqlite3.Error):
+            context.connection.connection.dbapi_connection.rollback()
+
+
+def _set_up_postgres_connection(connection: DBAPIConnection, _: ConnectionPoolEntry) -> None:
+    cursor = connection.cursor()
+    cursor.execute(_POSTGRES_SESSION)
+    cursor.close()
+    connection.commit()
 
 
 def _begin_sqlite_transaction(connection: Connection) -> None:

@@ -6,6 +6,7 @@ be cut off anywhere: the next sweep goes on.
 
 from __future__ import annotations
 
+import shutil
 import time
 from collections.abc import Iterator
 from contextlib import suppress
@@ -317,9 +318,13 @@ def _sweep_temporary_files(blobs: BlobStore, cutoff: float) -> int:
     removed = 0
     for path in blobs.tmp_dir.iterdir():
         with suppress(FileNotFoundError):  # its owner may be done with it just now
-            if path.is_file() and path.stat().st_mtime < cutoff:
+            if path.stat().st_mtime >= cutoff:
+                continue
+            if path.is_dir():  # what an import has unpacked whose process was killed
+                shutil.rmtree(path)
+            else:
                 path.unlink()
-                removed += 1
+            removed += 1
     return removed
 
 

@@ -26,6 +26,11 @@ def _children_find_the_code(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
 
 
+@pytest.fixture(autouse=True)
+def _no_rest_after_lost_attempts(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("worker.loop.RETRY_SECONDS", (0.0,))
+
+
 @pytest.fixture
 def settings(database_url: str, data_dir: Path) -> WorkerSettings:
     return WorkerSettings.model_validate(

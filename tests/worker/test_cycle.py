@@ -554,7 +554,7 @@ def test_an_image_whose_file_is_gone_fails_the_cycle_and_is_named(
         run_here()
 
 
-def test_a_full_disk_fails_the_cycle_with_a_sentence(
+def test_a_disk_that_stays_full_fails_the_cycle_in_the_end_with_a_sentence(
     make_pool: Callable[..., Pool],
     sessions: sessionmaker[Session],
     settings: WorkerSettings,
@@ -564,9 +564,11 @@ def test_a_full_disk_fails_the_cycle_with_a_sentence(
     cycle_id = pool.order_cycle("initial")
     disk_full = """
 import errno, sys
+from server.store import outage
 from server.store.blobs import BlobStore
 from worker.cycle import main
 def refuse(*_): raise OSError(errno.ENOSPC, "No space left on device")
+outage.LIMIT_SECONDS = 1.0
 BlobStore.put_stream = refuse
 sys.exit(main())
 """
@@ -574,8 +576,28 @@ sys.exit(main())
         row = wait_for_end(pool, cycle_id)
     assert row.state == "failed"
     assert row.error is not None
-    assert row.error.startswith("the disk is full (")
+    assert row.error.startswith(f"the disk is full ({settings.data_dir}: ")
+    assert row.error.endswith("mend that, then resume the cycle")
+    assert (row.attempts, row.fence) == (0, 1)
     assert not pool.queries(cycle_id)
+
+
+def test_missing_memory_costs_attempts_and_the_third_fails_the_cycle_with_what_to_lower(
+    make_pool: Callable[..., Pool], sessions: sessionmaker[Session], settings: WorkerSettings
+) -> None:
+    pool = make_pool(labeled=0, unlabeled=2, validation=0)
+    cycle_id = pool.order_cycle("initial")
+    greedy = """
+import sys
+from worker import cycle
+def run_initial(*_): bytearray(1 << 62)
+cycle.run_initial = run_initial
+sys.exit(cycle.main())
+"""
+    with worker(settings, sessions, (sys.executable, "-c", greedy)):
+        row = wait_for_end(pool, cycle_id)
+    assert (row.state, row.attempts) == ("failed", queue.MAX_ATTEMPTS)
+    assert "the memory of the machine was not enough: lower image_long_side" in (row.error or "")
 
 
 def test_an_unforeseen_error_costs_an_attempt_and_the_reason_is_kept(

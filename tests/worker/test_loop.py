@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import subprocess
@@ -234,6 +235,89 @@ def test_a_command_that_cannot_be_started_costs_attempts_and_not_the_worker(
     with running(settings, sessions, ["/no/such/program"]):
         eventually(lambda: read_cycle(queued_cycle).state == "failed")
     assert "could not be started" in (read_cycle(queued_cycle).error or "")
+
+
+def test_after_a_lost_attempt_the_worker_rests_and_stays_visible(
+    settings: WorkerSettings,
+    sessions: sessionmaker[Session],
+    queued_cycle: str,
+    read_cycle: ReadCycle,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("worker.loop.RETRY_SECONDS", (600.0,))
+    monkeypatch.setattr("worker.loop.IDLE_BEAT_SECONDS", 0.05)
+
+    def seen() -> float:
+        with sessions() as session:
+            return session.scalars(select(Worker.last_seen)).one()
+
+    with running(settings, sessions, child("sys.exit(3)")):
+        eventually(lambda: read_cycle(queued_cycle).attempts == 1)
+        before = seen()
+        eventually(lambda: seen() > before)
+        eventually(lambda: seen() > before + 0.5)
+        # Its next attempt comes here later, or at once on another worker.
+        assert (read_cycle(queued_cycle).state, read_cycle(queued_cycle).attempts) == ("queued", 1)
+        with running(settings, sessions, child(FINISH)):
+            eventually(lambda: read_cycle(queued_cycle).state == "succeeded")
+
+
+def test_a_machine_that_can_start_no_process_costs_attempts_and_not_the_worker(
+    settings: WorkerSettings,
+    sessions: sessionmaker[Session],
+    queued_cycle: str,
+    read_cycle: ReadCycle,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def no_process(*_: object) -> None:
+        raise BlockingIOError(errno.EAGAIN, "Resource temporarily unavailable")
+
+    monkeypatch.setattr("worker.loop.ChildProcess", no_process)
+    with running(settings, sessions, child(FINISH)):
+        eventually(lambda: read_cycle(queued_cycle).state == "failed")
+        assert "could not be started: [Errno 11]" in (read_cycle(queued_cycle).error or "")
+        monkeypatch.undo()
+        with sessions.begin() as session:
+            assert queue.resume(session, Cycle, queued_cycle)
+        eventually(lambda: read_cycle(queued_cycle).state == "succeeded")
+
+
+def test_a_child_that_waits_for_room_is_not_silent_and_says_so_in_the_row(
+    settings: WorkerSettings,
+    sessions: sessionmaker[Session],
+    queued_cycle: str,
+    read_cycle: ReadCycle,
+    tmp_path: Path,
+) -> None:
+    room = tmp_path / "room"
+    body = f"""
+import errno
+from pathlib import Path
+from server.store.outage import Patience
+def write():
+    if not os.path.exists({str(room)!r}):
+        raise OSError(errno.ENOSPC, "No space left on device")
+pipe.report(0.5, "select", "image 1/2")
+Patience(Path({str(tmp_path)!r}), check=lambda: None, say=pipe.waiting)(write)
+while not os.path.exists({str(room)!r} + "y"):
+    pipe.report(0.5, "select", "image 1/2")
+    time.sleep(0.1)
+{FINISH}"""
+    patient = settings.model_copy(update={"progress_timeout_seconds": 3.0})
+
+    def message() -> str:
+        return read_cycle(queued_cycle).message or ""
+
+    with running(patient, sessions, child(body)):
+        eventually(lambda: message().startswith("waiting: the disk is full ("))
+        time.sleep(4.0)  # longer than a silence may last
+        cycle = read_cycle(queued_cycle)
+        assert (cycle.state, cycle.stage, cycle.progress) == ("running", "select", 0.5)
+        assert (cycle.attempts, cycle.fence) == (0, 1)
+        room.touch()
+        eventually(lambda: message() == "image 1/2")
+        room.with_name("roomy").touch()
+        eventually(lambda: read_cycle(queued_cycle).state == "succeeded")
 
 
 def test_a_child_that_says_nothing_for_too_long_is_killed_even_if_it_ignores_sigterm(

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import os
 import threading
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from sqlalchemy import select, update
+from sqlalchemy.exc import OperationalError
 from sqlalchemy.orm import Session, sessionmaker
 
-from server.store import queue
+from server.formats.pictures import load_rgb8
+from server.store import outage, queue
 from server.store.blobs import BlobStore
 from server.store.database import now_seconds
 from server.store.models import Cycle, Image, Json
@@ -22,6 +26,7 @@ from server.store.queue import LeaseLost
 from server.store.sweep import sweep
 from tests.worker.small_pools import Pool
 from worker import cycle as cycle_module
+from worker import dataset, records
 from worker.checkpoints import FORMAT
 from worker.failures import CycleStopped
 from worker.progress import ProgressPipe
@@ -244,6 +249,95 @@ def test_a_disk_that_is_full_costs_the_checkpoint_and_not_the_cycle(
     monkeypatch.setattr(CycleRecords, "save_checkpoint", full)
     runner.run()
     assert len(tried) >= 4
+    assert pool.everything_about(cycle_id) == expected
+
+
+def test_pictures_that_cannot_be_read_for_a_while_send_the_cycle_back_to_its_checkpoint(
+    make_pool: MakePool, runner: Runner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    expected = undisturbed(make_pool, runner)
+    pool = make_pool()
+    cycle_id = pool.order_cycle("trained")
+    read, reads = load_rgb8, []
+
+    def read_now_and_then(path: Path) -> Any:
+        reads.append(path)
+        if len(reads) in (1, 2, 14, 25):
+            raise OSError(errno.EIO, "Input/output error")
+        return read(path)
+
+    monkeypatch.setattr(outage, "FIRST_PAUSE_SECONDS", 0.01)
+    monkeypatch.setattr(dataset, "load_rgb8", read_now_and_then)
+    runner.run()
+    assert len(reads) > 25
+    row = pool.row(cycle_id)
+    assert (row.state, row.attempts, row.fence) == ("succeeded", 0, 1)
+    assert pool.everything_about(cycle_id) == expected
+
+
+@pytest.mark.parametrize("place", ["worker.dataset.load_rgb8", "worker.records.load_snapshot"])
+def test_a_data_folder_that_is_gone_is_no_lost_picture_and_no_lost_snapshot(
+    make_pool: MakePool, runner: Runner, monkeypatch: pytest.MonkeyPatch, place: str
+) -> None:
+    expected = undisturbed(make_pool, runner)
+    pool = make_pool()
+    cycle_id = pool.order_cycle("trained")
+    assert runner.stop_after(3)
+    root = pool.blobs.root
+    unmounted = root.with_name("elsewhere")
+    read_bytes, waited = BlobStore.read_bytes, []
+
+    def mount_again(_: ProgressPipe, message: str) -> None:
+        waited.append(message)
+        if unmounted.exists():
+            unmounted.rename(root)
+
+    def unmount(*what: Any) -> Any:
+        if not waited:
+            root.rename(unmounted)
+        return real(*what)
+
+    if place.endswith("load_snapshot"):
+        real: Any = read_bytes
+        monkeypatch.setattr(BlobStore, "read_bytes", unmount)
+    else:
+        real = load_rgb8
+        monkeypatch.setattr(dataset, "load_rgb8", unmount)
+    monkeypatch.setattr(ProgressPipe, "waiting", mount_again)
+    runner.run()
+    assert waited[0].startswith(f"waiting: the data folder is not there ({root.parent})")
+    row = pool.row(cycle_id)
+    assert (row.state, row.attempts) == ("succeeded", 0)
+    assert "anew" not in (row.message or "")
+    assert pool.everything_about(cycle_id) == expected
+
+
+def test_while_the_database_is_away_no_checkpoint_takes_up_room(
+    make_pool: MakePool, runner: Runner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    expected = undisturbed(make_pool, runner)
+    pool = make_pool()
+    cycle_id = pool.order_cycle("trained")
+    monkeypatch.setattr(records, "CHECKPOINT_OUTAGE_SECONDS", 0.01)
+    save = CycleRecords.save_checkpoint
+    stored: list[int] = []
+
+    def away(*_: Any, **__: Any) -> None:
+        raise OperationalError("UPDATE", {}, ConnectionError("the database is away"))
+
+    def save_without(self: CycleRecords, content: bytes, previous: str | None) -> str:
+        before = len(list(pool.blobs.iter_all()))
+        with monkeypatch.context() as patch:
+            patch.setattr(queue, "record", away)
+            try:
+                return save(self, content, previous)
+            finally:
+                stored.append(len(list(pool.blobs.iter_all())) - before)
+
+    monkeypatch.setattr(CycleRecords, "save_checkpoint", save_without)
+    runner.run()
+    assert len(stored) >= 4
+    assert not any(stored)
     assert pool.everything_about(cycle_id) == expected
 
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 import io
 import json
 import re
@@ -13,6 +14,7 @@ from typing import Any
 import pytest
 from PIL import Image as Pillow
 from sqlalchemy import insert, select, update
+from sqlalchemy.exc import OperationalError
 from sqlalchemy.orm import Session, sessionmaker
 
 from server.errors import Unprocessable
@@ -24,7 +26,7 @@ from server.services.import_labels import annotate
 from server.services.imports import ImportRunner
 from server.services.paging import PageRequest
 from server.settings import Settings
-from server.store import queue
+from server.store import outage, queue
 from server.store.blobs import BlobStore
 from server.store.models import Annotation, Image, Import, Json, Query
 
@@ -118,6 +120,12 @@ def draw(path: Path, number: int = 0, size: tuple[int, int] = (40, 30), **option
     path.parent.mkdir(parents=True, exist_ok=True)
     Pillow.new("RGB", size, (number * 37 % 256, number * 91 % 256, 99)).save(path, **options)
     return path
+
+
+def picture_file(number: int) -> bytes:
+    file = io.BytesIO()
+    Pillow.new("RGB", (40, 30), (number, 9, 99)).save(file, "JPEG")
+    return file.getvalue()
 
 
 def label(
@@ -615,6 +623,125 @@ def test_a_mistake_of_ours_is_tried_again_and_then_given_up(
     error = importing.look(job_id).job.error
     assert error is not None
     assert "ZeroDivisionError" in error
+
+
+class Refusing:
+    """An import whose chunks meet an error as long as it is there."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:
+        self.error: Exception | None = error
+        self.refused = 0
+        real_write = import_job.ImportJob._write
+
+        def write(job: import_job.ImportJob, *args: Any) -> None:
+            if self.error is not None:
+                self.refused += 1
+                raise self.error
+            real_write(job, *args)
+
+        monkeypatch.setattr(outage, "FIRST_PAUSE_SECONDS", 0.01)
+        monkeypatch.setattr(import_job.ImportJob, "_write", write)
+
+
+OUTAGES = {
+    "full disk": OSError(errno.ENOSPC, "No space left on device"),
+    "read-only disk": OSError(errno.EROFS, "Read-only file system"),
+    "full database": OperationalError("INSERT", {}, Exception("database or disk is full")),
+    "no database": OperationalError("BEGIN", {}, ConnectionError("the database is away")),
+}
+
+
+def until(condition: Callable[[], bool]) -> None:
+    for _ in range(2000):
+        if condition():
+            return
+        threading.Event().wait(0.01)
+    pytest.fail("it did not happen in time")
+
+
+@pytest.mark.parametrize("kind", OUTAGES)
+def test_an_import_waits_for_what_is_away_and_loses_and_doubles_nothing(
+    importing: Importing, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w") as packed:
+        packed.writestr("a.jpg", picture_file(1))
+        packed.writestr("b.jpg", picture_file(200))
+        packed.writestr("c.jpg", b"no picture")
+    job_id = importing.ask(archive=file.getvalue())
+    refusing = Refusing(monkeypatch, OUTAGES[kind])
+    runner = importing.runner()
+    runner.start()
+    try:
+        until(lambda: importing.look(job_id).job.message.startswith("waiting: the "))
+        assert importing.look(job_id).job.state == "running"
+        until(lambda: refusing.refused >= 2)
+        refusing.error = None
+        until(lambda: importing.look(job_id).job.state != "running")
+    finally:
+        runner.stop()
+    view = importing.look(job_id)
+    assert (view.job.state, view.job.attempts, view.job.fence) == ("succeeded", 0, 1)
+    assert (view.job.counts["created"], view.job.counts["rejected"]) == (2, 1)
+    assert list(reasons(view)) == ["c.jpg"]
+    assert list(importing.blobs.tmp_dir.iterdir()) == []
+
+
+@pytest.mark.parametrize(("how", "state"), [("stop", "queued"), ("cancel", "cancelled")])
+def test_an_import_that_waits_can_be_stopped_and_cancelled(
+    importing: Importing, root: Path, monkeypatch: pytest.MonkeyPatch, how: str, state: str
+) -> None:
+    monkeypatch.setattr(imports, "HEARTBEAT_SECONDS", 0.05)
+    draw(root / "a.jpg")
+    job_id = importing.ask(root)
+    refusing = Refusing(monkeypatch, OUTAGES["full disk"])
+    runner = importing.runner()
+    runner.start()
+    try:
+        until(lambda: refusing.refused >= 1)
+        if how == "cancel":
+            with importing.sessions.begin() as session:
+                queue.request_cancel(session, Import, job_id)
+            until(lambda: importing.look(job_id).job.state == state)
+    finally:
+        runner.stop()
+    job = importing.look(job_id).job
+    assert (job.state, job.attempts) == (state, 0)
+
+
+def test_an_import_that_waited_too_long_fails_with_the_reason_and_the_next_is_done(
+    importing: Importing, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(outage, "LIMIT_SECONDS", 0.05)
+    draw(root / "a.jpg")
+    job_id = importing.ask(root)
+    refusing = Refusing(monkeypatch, OUTAGES["full disk"])
+    runner = importing.runner()
+    runner.start()
+    try:
+        until(lambda: importing.look(job_id).job.state == "failed")
+        assert (importing.look(job_id).job.error or "").startswith("the disk is full (")
+        refusing.error = None
+        job_id = importing.ask(root)
+        until(lambda: importing.look(job_id).job.state == "succeeded")
+    finally:
+        runner.stop()
+
+
+def test_what_an_earlier_claim_of_an_import_has_unpacked_is_removed_when_it_is_taken_up(
+    importing: Importing,
+) -> None:
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w") as packed:
+        packed.writestr("a.jpg", picture_file(1))
+    job_id = importing.ask(archive=file.getvalue())
+    leftovers = [importing.blobs.tmp_dir / f"import-{job_id}-{fence}" for fence in (0, 1)]
+    for leftover in leftovers:
+        leftover.mkdir()
+        (leftover / "a.jpg").write_bytes(b"half")
+    assert importing.runner().run_one()
+    assert importing.look(job_id).job.state == "succeeded"
+    assert not any(leftover.exists() for leftover in leftovers)
 
 
 def test_a_running_server_takes_up_what_waits(importing: Importing, root: Path) -> None:

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import Engine, select, text
-from sqlalchemy.exc import DBAPIError, IntegrityError, StatementError
+from sqlalchemy import Engine, make_url, select, text
+from sqlalchemy.exc import DBAPIError, IntegrityError, OperationalError, StatementError
 from sqlalchemy.orm import Session, sessionmaker
 
 from server.store.database import (
@@ -219,3 +221,36 @@ def test_a_fresh_sqlite_file_can_be_opened_by_several_processes_at_once(tmp_path
     command = [sys.executable, "-c", OPEN_IT, f"sqlite:///{tmp_path / 'new.db'}"]
     processes = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(4)]
     assert [process.communicate()[0] for process in processes] == ["wal\n"] * 4
+
+
+def test_a_postgres_that_is_gone_without_a_word_is_let_go_of_on_both_sides(
+    fresh_postgres: Callable[[], str],
+) -> None:
+    url = make_url(fresh_postgres())
+    for chosen, expected in ((url, "20"), (url.update_query_dict({"keepalives_idle": "7"}), "7")):
+        engine = make_engine(chosen.render_as_string(hide_password=False))
+        with engine.connect() as connection:
+            driver: Any = connection.connection.driver_connection
+            told = driver.info.get_parameters()
+            assert (told["keepalives_idle"], told["tcp_user_timeout"]) == (expected, "30000")
+            shown = connection.scalar(text("SHOW idle_in_transaction_session_timeout"))
+            assert shown == "10min"
+        engine.dispose()
+
+
+def test_an_error_that_the_disk_may_have_caused_costs_sqlite_its_connections(
+    tmp_path: Path, sqlite_template: Path
+) -> None:
+    path = tmp_path / "miaod.db"
+    shutil.copyfile(sqlite_template, path)
+    engine = make_engine(f"sqlite:///{path}")
+    with engine.connect() as connection:
+        first = connection.connection.driver_connection
+        connection.exec_driver_sql("PRAGMA query_only = 1")
+        with pytest.raises(OperationalError, match="readonly database") as refused:
+            connection.exec_driver_sql("UPDATE projects SET name = name")
+        assert refused.value.connection_invalidated
+    with engine.begin() as connection:
+        assert connection.connection.driver_connection is not first
+        connection.exec_driver_sql("UPDATE projects SET name = name")
+    engine.dispose()

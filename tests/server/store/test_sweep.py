@@ -178,13 +178,18 @@ def test_stale_temporary_files_are_removed_and_those_in_use_are_not(
     stale, waiting = blobs.tmp_dir / "stale", blobs.tmp_dir / "waiting"
     stale.write_bytes(b"left by a process that was killed")
     os.utime(stale, (time.time() - 2 * 86_400,) * 2)
+    unpacked = blobs.tmp_dir / "import-019ab3a1-5f0e-7cc2-9d5b-3a9d2f0c1b7e-1"
+    (unpacked / "images").mkdir(parents=True)
+    (unpacked / "images" / "a.jpg").write_bytes(b"of an import whose server never came back")
+    os.utime(unpacked, (time.time() - 2 * 86_400,) * 2)
     waiting.write_bytes(b"the first file of an upload whose last one is still on its way")
     os.utime(waiting, (HOURS_AGO, HOURS_AGO))
     with blobs.spool() as file:
-        assert swept(world, blobs).temporary_files == 1
+        assert swept(world, blobs).temporary_files == 2
         assert Path(file.name).exists()
     assert waiting.exists()
     assert not stale.exists()
+    assert not unpacked.exists()
 
 
 def test_only_the_scores_of_the_newest_cycle_stay(world: Any, blobs: BlobStore) -> None:
