@@ -144,10 +144,13 @@ def _drop_spoiled_sqlite_connection(context: ExceptionContext) -> None:
     if not any(words in str(context.original_exception) for words in _SQLITE_REOPENS):
         return
     context.is_disconnect = True
-    if context.connection is not None and context.connection.connection.dbapi_connection:
-        # Closing alone keeps the lock as long as somebody holds the error with its traceback.
-        with suppress(sqlite3.Error):
-            context.connection.connection.dbapi_connection.rollback()
+    # SQLite closes a connection, gives up its lock, and opens its shared files anew only when no
+    # statement is left; this one would live as long as somebody holds the error's traceback.
+    with suppress(sqlite3.Error):
+        if context.execution_context is not None:
+            context.execution_context.cursor.close()
+        if context.connection is not None:
+            context.connection.connection.rollback()
 
 
 def _set_up_postgres_connection(connection: DBAPIConnection, _: ConnectionPoolEntry) -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import os
+import subprocess
+import sys
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -164,14 +166,23 @@ def test_an_import_waits_for_room_and_goes_on_also_in_another_server(
     assert all_blobs_are_whole(engine, disk.path)
 
 
+KILLED_AFTER_A_WRITE = """
+import os, sys
+from server.store.database import make_engine, session_factory
+from server.store.models import Project
+with session_factory(make_engine(sys.argv[1])).begin() as session:
+    session.add(Project(name="street"))
+os._exit(0)
+"""
+
+
 @pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
 def test_a_sqlite_connection_from_a_time_when_the_disk_was_read_only_does_not_stay_so(
     disk: SmallDisk, database_url: str
 ) -> None:
-    first = make_engine(database_url)
-    with session_factory(first).begin() as session:
-        session.execute(text("UPDATE projects SET name = name"))
-    first.dispose()
+    # Killed: its write-ahead log stays, without which nothing is opened on a read-only disk.
+    subprocess.run([sys.executable, "-c", KILLED_AFTER_A_WRITE, database_url], check=True)
+    assert (disk.path / "miaod.db-wal").stat().st_size > 0
     disk.set_read_only(True)
     engine = make_engine(database_url)
     sessions = session_factory(engine)

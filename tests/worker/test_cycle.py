@@ -582,6 +582,38 @@ sys.exit(main())
     assert not pool.queries(cycle_id)
 
 
+@pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+@pytest.mark.parametrize(
+    ("error", "outcome"),
+    [
+        # Nobody else uses the GPU, so that the next attempt would meet the same.
+        (
+            torch.OutOfMemoryError("CUDA out of memory."),
+            pytest.raises(CycleFailed, match=r"^the memory of cpu \(.*\) was not enough: lower"),
+        ),
+        (
+            RuntimeError("[enforce fail at alloc_cpu.cpp] DefaultCPUAllocator: can't allocate"),
+            pytest.raises(MemoryError),
+        ),
+    ],
+    ids=["GPU", "machine"],
+)
+def test_memory_that_is_missing_on_the_gpu_fails_the_cycle_and_on_the_machine_does_not(
+    make_pool: Callable[..., Pool],
+    run_here: Callable[[], list[dict[str, Any]]],
+    monkeypatch: pytest.MonkeyPatch,
+    error: Exception,
+    outcome: pytest.RaisesExc[Exception],
+) -> None:
+    def train(*_: Any, **__: Any) -> None:
+        raise error
+
+    monkeypatch.setattr("worker.learning.train", train)
+    make_pool(labeled=2, unlabeled=2, validation=0).order_cycle("trained")
+    with outcome:
+        run_here()
+
+
 def test_missing_memory_costs_attempts_and_the_third_fails_the_cycle_with_what_to_lower(
     make_pool: Callable[..., Pool], sessions: sessionmaker[Session], settings: WorkerSettings
 ) -> None:
