@@ -10,6 +10,7 @@ import sys
 import tempfile
 from pathlib import Path
 
+import structlog
 import uvicorn
 from pydantic import ValidationError
 from sqlalchemy.exc import SQLAlchemyError
@@ -19,6 +20,8 @@ from server.main import create_app
 from server.services import training
 from server.settings import Settings
 from server.store.database import WrongRevision, check_revision, make_engine, upgrade
+
+log = structlog.get_logger("server")
 
 OPENAPI_FILE = Path("docs/openapi.json")
 
@@ -112,7 +115,7 @@ def _say(sentence: str) -> None:
 
 
 def _complain(sentence: str) -> None:
-    sys.stderr.write(sentence + "\n")
+    log.error(sentence, action="cannot_start")
 
 
 if __name__ == "__main__":

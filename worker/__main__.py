@@ -14,8 +14,8 @@ import structlog
 from pydantic import ValidationError
 from sqlalchemy.exc import ArgumentError, OperationalError, SQLAlchemyError
 
+from server import logs
 from server.store.database import WrongRevision, check_revision, make_engine, session_factory
-from worker.logs import configure_logging
 from worker.loop import CYCLE_COMMAND, Supervisor
 from worker.presence import is_seen
 from worker.settings import WorkerSettings
@@ -32,7 +32,7 @@ def main(command: Sequence[str] = CYCLE_COMMAND) -> int:
     Returns:
         The exit status: 0 after a signal, 1 when this worker cannot work here.
     """
-    configure_logging()
+    logs.configure()
     try:
         settings = WorkerSettings()
     except ValidationError as error:
@@ -72,7 +72,7 @@ def check() -> int:
     Returns:
         The exit status: 0 if one showed itself within the last minute, else 1.
     """
-    configure_logging()
+    logs.configure()
     engine = make_engine(WorkerSettings().resolved_database_url)
     try:
         with session_factory(engine, read_only=True)() as session:

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING
 
 import structlog
 
+from server import logs
 from server.store.blobs import CHUNK_BYTES, BlobStore
 from server.store.database import make_engine
 from server.store.models import Cycle, Json
@@ -28,7 +29,6 @@ from server.store.writeback import ModelRecord
 from worker.artifacts import add_description, add_scores
 from worker.child_process import tie_to_parent
 from worker.failures import CycleFailed, CycleStopped, disk_and_memory_explained
-from worker.logs import configure_logging
 from worker.miaod.selection import rank_at_random
 from worker.progress import ProgressPipe
 from worker.records import CycleRecords, Job
@@ -62,6 +62,7 @@ def run(
     records = CycleRecords(engine, blobs, lease)
     try:
         job = records.take_job()
+        log.info("cycle started", action="cycle_started", kind=job.kind, number=job.number)
         if job.kind == "initial":
             run_initial(job, records, pipe)
         else:
@@ -194,7 +195,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         parser.add_argument(name, type=kind, required=True)
     arguments = parser.parse_args(argv)
     tie_to_parent(arguments.parent)
-    configure_logging()
+    logs.configure()
     structlog.contextvars.bind_contextvars(cycle=arguments.cycle, fence=arguments.fence)
     stop = threading.Event()
     signal.signal(signal.SIGTERM, lambda *_: stop.set())

@@ -26,6 +26,7 @@ import structlog
 from sqlalchemy import select
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Session, sessionmaker
+from structlog.contextvars import bound_contextvars
 
 from server.store import queue
 from server.store.models import Cycle
@@ -91,7 +92,8 @@ class Supervisor:
                 if lease is None:
                     self._stop.wait(self._settings.poll_seconds)
                 else:
-                    self._run_cycle(lease)
+                    with bound_contextvars(cycle=lease.job_id, fence=lease.fence):
+                        self._run_cycle(lease)
             self._patiently(self._presence.show)
         except DBAPIError as error:
             if not is_outage(error):
@@ -99,7 +101,7 @@ class Supervisor:
             log.warning("stopped while the database was away", action="worker_stopped")
 
     def _run_cycle(self, lease: Lease) -> None:
-        log.info("cycle claimed", action="cycle_claimed", cycle=lease.job_id, fence=lease.fence)
+        log.info("cycle claimed", action="cycle_claimed")
         self._presence.cycle_id = lease.job_id
         try:
             child = ChildProcess(
@@ -170,7 +172,6 @@ class Supervisor:
             log.warning(
                 "heartbeat failed, the database seems away",
                 action="heartbeat_failed",
-                cycle=lease.job_id,
                 error=str(error.orig),
             )
             return False
@@ -178,13 +179,12 @@ class Supervisor:
 
     def _settle(self, lease: Lease, ending: _Ending) -> None:
         """Write into the cycle's row how it went; the child has ended by now."""
-        bound = log.bind(cycle=lease.job_id, fence=lease.fence)
         # However the watch ended: a child that did its work has finished the row itself.
         if self._patiently(lambda session: _has_succeeded(session, lease)):
-            bound.info("cycle done", action="cycle_done")
+            log.info("cycle done", action="cycle_done")
             return
         if ending.kind == "lease lost":
-            bound.warning("lease lost, nothing was written", action="lease_lost")
+            log.warning("lease lost, nothing was written", action="lease_lost")
             return
         try:
             match ending.kind:
@@ -200,13 +200,14 @@ class Supervisor:
                     reason = "the training process ended without a result"
                     self._patiently(lambda session: queue.lose(session, lease, reason))
         except LeaseLost:
-            bound.warning(
+            log.warning(
                 "the cycle had ended already, nothing was written",
                 action="lease_lost",
                 ending=ending.kind,
             )
             return
-        bound.warning("cycle " + ending.kind, action="cycle_" + ending.kind, reason=ending.reason)
+        event = f"cycle {ending.kind}"
+        log.warning(event, action="cycle_" + ending.kind, reason=ending.reason)
 
     def _claim(self, session: Session) -> Lease | None:
         return queue.claim(session, Cycle, self._presence.worker_id, self._settings.lease_seconds)
