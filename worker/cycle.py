@@ -100,20 +100,21 @@ def run_trained(
     seconds: dict[str, float] = {}
     pool = job.snapshot.unlabeled
     with blobs.spool() as step_log:
-        with timed(seconds, "start"):
+        with timed(seconds, "start", records):
             learner = Learner(job, blobs, settings, pipe, checkpoints)
-        with timed(seconds, "train"):
+        with timed(seconds, "train", records):
             learner.train(step_log)
-        with timed(seconds, "evaluate"):
+        with timed(seconds, "evaluate", records):
             metrics = learner.evaluate()
-        with timed(seconds, "score"):
+        with timed(seconds, "score", records):
             uncertainty = learner.score()
-        with timed(seconds, "rank"):
+        records.count_scored(learner.num_scored)
+        with timed(seconds, "rank", records):
             order = learner.rank()
         records.write_ranking(pool, order, uncertainty)
 
         heatmaps: dict[str, str] = {}
-        with timed(seconds, "predict"):
+        with timed(seconds, "predict", records):
             records.write_predictions(
                 (seen.image_id, seen.boxes) for seen in learner.look_at_labeled()
             )
@@ -175,11 +176,12 @@ def about_the_pool(job: Job) -> list[str]:
 
 
 @contextmanager
-def timed(seconds: dict[str, float], stage: str) -> Iterator[None]:
-    """Note how long the block takes."""
+def timed(seconds: dict[str, float], stage: str, records: CycleRecords) -> Iterator[None]:
+    """Note how long the block takes, for the cycle's reader and for monitoring."""
     started = time.perf_counter()
     yield
     seconds[stage] = time.perf_counter() - started
+    records.count_stage(stage, seconds[stage])
 
 
 def main(argv: Sequence[str] | None = None) -> int:

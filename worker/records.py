@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -15,9 +16,10 @@ from typing import Any, TypeVar
 
 import structlog
 from sqlalchemy import Engine, select
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Session
 
-from server.store import queue, writeback
+from server.store import counters, queue, writeback
 from server.store.blobs import BlobStore
 from server.store.database import session_factory
 from server.store.models import Cycle, Json, Model
@@ -145,10 +147,17 @@ class CycleRecords:
             OSError: it cannot be stored; the state before is still there.
             LeaseLost: the cycle is somebody else's by now.
         """
+        started = time.perf_counter()
         sha256 = self._blobs.put_bytes(content).sha256
-        # Progress was made: attempts lost before count no more.
-        values = {"checkpoint_sha256": sha256, "attempts": 0}
-        self._do(lambda session: queue.record(session, self._lease, **values))
+        seconds = time.perf_counter() - started
+
+        def name(session: Session) -> None:
+            # Progress was made: attempts lost before count no more.
+            queue.record(session, self._lease, checkpoint_sha256=sha256, attempts=0)
+            counters.add(session, "checkpoints_saved")
+            counters.add(session, "checkpoint_seconds", value=seconds)
+
+        self._do(name)
         if previous not in (None, sha256):
             self._blobs.delete(previous)
         return sha256
@@ -159,6 +168,31 @@ class CycleRecords:
         if hashlib.sha256(content).hexdigest() != sha256:
             raise ValueError("its bytes are not those that were saved")
         return content
+
+    def count_stage(self, stage: str, seconds: float) -> None:
+        """For monitoring: a stage has ended. Raises: LeaseLost."""
+        self._count({("stages", stage): 1.0, ("stage_seconds", stage): seconds})
+
+    def count_scored(self, num_images: int) -> None:
+        """For monitoring: so many images were scored. Raises: LeaseLost."""
+        self._count({("images_scored", ""): float(num_images)})
+
+    def count_failed_checkpoint(self) -> None:
+        """For monitoring: a state could not be saved. Raises: LeaseLost."""
+        self._count({("checkpoints_failed", ""): 1.0})
+
+    def _count(self, counts: counters.Counts) -> None:
+        def write(session: Session) -> None:
+            # Only under the lease: what a zombie did is not counted a second time.
+            queue.record(session, self._lease)
+            for (name, label), value in counts.items():
+                counters.add(session, name, label, value)
+
+        try:
+            transaction(self._sessions, write)
+        except DBAPIError as error:
+            # A figure is not worth waiting for, least of all where the disk is full.
+            log.warning("figures lost", action="figures_lost", error=str(error.orig))
 
     def write_ranking(
         self,

@@ -32,6 +32,16 @@ from server.store.models import UtcDateTime
 
 BUSY_TIMEOUT_SECONDS = 30.0
 
+_POSTGRES_CONNECTION = {
+    "connect_timeout": 10,
+    # A database that vanishes without a word (its machine, a firewall) is an error after half a
+    # minute; by default the system waits for hours.
+    "keepalives_idle": 10,
+    "keepalives_interval": 5,
+    "keepalives_count": 4,
+    "tcp_user_timeout": 30_000,
+}
+
 # Next to the `server` package both in a checkout and in an installed wheel.
 MIGRATIONS_DIR = Path(__file__).resolve().parents[2] / "migrations"
 
@@ -63,7 +73,7 @@ def make_engine(url: str) -> Engine:
         return create_engine(
             parsed.set(drivername="postgresql+psycopg"),
             pool_pre_ping=True,
-            connect_args={"connect_timeout": 10},
+            connect_args=_POSTGRES_CONNECTION,
             **options,
         )
     if backend != "sqlite":

@@ -20,6 +20,7 @@ from typing import Any
 from sqlalchemy import ColumnElement, Update, and_, case, func, or_, select, update
 from sqlalchemy.orm import Session
 
+from server.store import counters
 from server.store.database import now_seconds, now_utc
 from server.store.models import Cycle, Import
 
@@ -79,17 +80,20 @@ def claim(
     """
     _settle_lapsed(session, table)
     now = now_seconds()
-    oldest = (
-        select(table.id)
+    oldest = session.execute(
+        select(table.id, table.state)
         .where(or_(table.state == "queued", _has_lapsed(table)), *filters)
         .order_by(table.created_at, table.id)
         .limit(1)
         .with_for_update(skip_locked=True)
-        .scalar_subquery()
-    )
+    ).one_or_none()
+    if oldest is None:
+        return None
+    if oldest.state == "running":
+        counters.add(session, f"{table.__tablename__}_lost", "lapsed")
     row = session.execute(
         _update(table)
-        .where(table.id == oldest)
+        .where(table.id == oldest.id)
         .values(
             state="running",
             worker_id=worker_id,
@@ -99,8 +103,8 @@ def claim(
             started_at=func.coalesce(table.started_at, now_utc()),
         )
         .returning(table.id, table.fence)
-    ).one_or_none()
-    return None if row is None else Lease(table, row.id, worker_id, row.fence)
+    ).one()
+    return Lease(table, row.id, worker_id, row.fence)
 
 
 def heartbeat(
@@ -191,6 +195,7 @@ def lose(session: Session, lease: Lease, reason: str) -> None:
         error=case((given_up, _given_up(reason)), else_=None),
         **values,
     )
+    counters.add(session, f"{table.__tablename__}_lost", "crashed")
 
 
 def request_cancel(session: Session, table: JobTable, job_id: str) -> str | None:
@@ -201,7 +206,7 @@ def request_cancel(session: Session, table: JobTable, job_id: str) -> str | None
     session holds do not notice: refresh them.
     """
     at_once = or_(table.state == "queued", _has_lapsed(table))
-    return session.execute(
+    state = session.execute(
         _update(table)
         .where(table.id == job_id, table.state.in_(ACTIVE))
         .values(
@@ -212,6 +217,8 @@ def request_cancel(session: Session, table: JobTable, job_id: str) -> str | None
         )
         .returning(table.state)
     ).scalar_one_or_none()
+    _count_end(session, table, state)
+    return state
 
 
 def resume(session: Session, table: JobTable, job_id: str) -> bool:
@@ -240,7 +247,7 @@ def _settle_lapsed(session: Session, table: JobTable) -> None:
     """Ends the lapsed jobs that must not be claimed again."""
     doomed = or_(table.cancel_requested, table.attempts + 1 >= MAX_ATTEMPTS)
     lost = "the worker was lost: its lease lapsed without a word"
-    session.execute(
+    ended = session.scalars(
         _update(table)
         .where(
             table.id.in_(
@@ -254,7 +261,11 @@ def _settle_lapsed(session: Session, table: JobTable) -> None:
             lease_until=None,
             finished_at=now_utc(),
         )
-    )
+        .returning(table.state)
+    ).all()
+    for state in ended:
+        counters.add(session, f"{table.__tablename__}_lost", "lapsed")
+        _count_end(session, table, state)
 
 
 def _has_lapsed(table: JobTable) -> ColumnElement[bool]:
@@ -280,18 +291,25 @@ def _end(session: Session, lease: Lease, state: str, **values: Any) -> None:
 
 def _write(session: Session, lease: Lease, **values: Any) -> bool:
     """One UPDATE under the fence; says whether the job is to be cancelled."""
-    cancel_requested = session.execute(
-        _update(lease.table)
+    table = lease.table
+    row = session.execute(
+        _update(table)
         .where(lease.is_held)
         .values(**values)
-        .returning(lease.table.cancel_requested)
-    ).scalar_one_or_none()
-    if cancel_requested is None:
+        .returning(table.cancel_requested, table.state)
+    ).one_or_none()
+    if row is None:
         raise LeaseLost(
-            f"{lease.table.__tablename__} {lease.job_id}: worker {lease.worker_id} no longer holds"
+            f"{table.__tablename__} {lease.job_id}: worker {lease.worker_id} no longer holds"
             f" it (fence {lease.fence})"
         )
-    return cancel_requested
+    _count_end(session, table, row.state)
+    return bool(row.cancel_requested)
+
+
+def _count_end(session: Session, table: JobTable, state: str | None) -> None:
+    if state is not None and state not in ACTIVE:
+        counters.add(session, f"{table.__tablename__}_ended", state)
 
 
 def _update(table: JobTable) -> Update:
