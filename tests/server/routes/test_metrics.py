@@ -176,7 +176,7 @@ def test_with_a_key_the_metrics_are_closed_to_strangers(settings: Settings) -> N
         assert client.get("/metrics", headers={"Authorization": "Bearer s3cret"}).status_code == 200
 
 
-@pytest.mark.parametrize("page", ["docs/alerts.yml"])
+@pytest.mark.parametrize("page", ["docs/alerts.yml", "docs/operations.md"])
 def test_alarms_and_handbook_name_only_figures_that_there_are(
     client: TestClient, context: Context, scribe: Scribe, page: str
 ) -> None:
