@@ -1,4 +1,8 @@
-"""`python -m server` serves; `… migrate` updates the database; `… openapi` writes the document."""
+"""`python -m server` serves; `… migrate` updates the database; `… openapi` writes the document.
+
+`… backup FOLDER` and `… restore FOLDER` save and bring back database and blobs; `… verify` checks
+that every blob that the database names is there and whole.
+"""
 
 from __future__ import annotations
 
@@ -10,6 +14,7 @@ import sys
 import tempfile
 from pathlib import Path
 
+import structlog
 import uvicorn
 from fastapi import FastAPI
 from pydantic import ValidationError
@@ -19,7 +24,11 @@ from server import logs
 from server.main import create_app
 from server.services import training
 from server.settings import Settings
+from server.store.backup import BackupRefused, back_up, restore, verify
+from server.store.blobs import BlobStore
 from server.store.database import WrongRevision, check_revision, make_engine, upgrade
+
+log = structlog.get_logger("server")
 
 OPENAPI_FILE = Path("docs/openapi.json")
 
@@ -31,6 +40,13 @@ def main(arguments: list[str] | None = None) -> int:
     commands.add_parser("migrate", help="bring the database's schema up to this release")
     openapi = commands.add_parser("openapi", help="write the OpenAPI document")
     openapi.add_argument("path", nargs="?", type=Path, default=OPENAPI_FILE)
+    backup = commands.add_parser("backup", help="add a backup to a folder, while the service runs")
+    backup.add_argument("folder", type=Path)
+    backup.add_argument("--keep", type=_at_least_one, help="remove all but the newest so many")
+    restore = commands.add_parser("restore", help="bring a backup into an empty database")
+    restore.add_argument("folder", type=Path)
+    restore.add_argument("--at", metavar="NAME", help="which backup; the newest unless given")
+    commands.add_parser("verify", help="check every blob that the database names")
     chosen = parser.parse_args(arguments)
     logs.configure()
     if chosen.command == "openapi":
@@ -44,13 +60,20 @@ def main(arguments: list[str] | None = None) -> int:
             _complain(f"MIAOD_{field.upper()}: {problem['msg']}")
         return 1
     try:
-        return _migrate(settings) if chosen.command == "migrate" else _serve(settings)
-    except (WrongRevision, ValueError) as error:
+        match chosen.command:
+            case "migrate":
+                return _migrate(settings)
+            case "backup" | "restore" | "verify":
+                return _keep(settings, chosen)
+            case _:
+                return _serve(settings)
+    except (WrongRevision, BackupRefused, ValueError) as error:
         _complain(str(error))
     except SQLAlchemyError as error:
         _complain(f"the database cannot be used: {error}")
     except OSError as error:
-        _complain(f"the data folder {settings.data_dir} cannot be used: {error}")
+        folders = {settings.data_dir, getattr(chosen, "folder", settings.data_dir)}
+        _complain(f"{' or '.join(sorted(map(str, folders)))} cannot be used: {error}")
     return 1
 
 
@@ -67,6 +90,38 @@ def _migrate(settings: Settings) -> int:
     engine.dispose()
     _say("the database is up to date")
     return 0
+
+
+def _keep(settings: Settings, chosen: argparse.Namespace) -> int:
+    """Backup, restore, verify; 1 if a blob is missing or damaged."""
+    engine = make_engine(settings.resolved_database_url)
+    blobs = BlobStore(settings.data_dir)
+    match chosen.command:
+        case "backup":
+            report = back_up(engine, blobs, chosen.folder, chosen.keep)
+            _say(
+                f"backup {report.name}: {report.rows} rows, {report.blobs} blobs named, "
+                f"{report.copied} copied"
+            )
+        case "restore":
+            report = restore(engine, blobs, chosen.folder, chosen.at)
+            _say(
+                f"restored {report.name}: {report.rows} rows, {report.blobs} blobs named, "
+                f"{report.copied} copied"
+            )
+        case _:
+            report = verify(engine, blobs)
+            _say(f"{report.blobs} blobs named, {len(report.problems)} missing or damaged")
+    engine.dispose()
+    for problem in report.problems:
+        _complain(problem)
+    return 1 if report.problems else 0
+
+
+def _at_least_one(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is no number of backups: at least 1")
+    return int(text)
 
 
 def _serve(settings: Settings) -> int:
@@ -124,7 +179,7 @@ def _say(sentence: str) -> None:
 
 
 def _complain(sentence: str) -> None:
-    sys.stderr.write(sentence + "\n")
+    log.error(sentence, action="cannot_start")
 
 
 if __name__ == "__main__":

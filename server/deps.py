@@ -10,7 +10,10 @@ from fastapi import Depends, Query, Request
 from sqlalchemy import Engine
 from sqlalchemy.orm import Session, sessionmaker
 
+from server.metrics import ProcessFigures
 from server.services.feed import Feed
+from server.services.figures import Figures
+from server.services.health import Health
 from server.services.paging import PageRequest
 from server.settings import Settings
 from server.store.blobs import BlobStore
@@ -26,9 +29,13 @@ class Context:
     reading: sessionmaker[Session]
     blobs: BlobStore
     feed: Feed
+    health: Health
+    figures: Figures
+    own_figures: ProcessFigures
 
 
-def get_context(request: Request) -> Context:
+# Async, so that it takes no thread: health and metrics answer when all threads are busy.
+async def get_context(request: Request) -> Context:
     """The application's context."""
     context: Context = request.app.state.context
     return context

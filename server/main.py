@@ -16,6 +16,7 @@ from fastapi.staticfiles import StaticFiles
 
 from server import __version__, handlers
 from server.deps import Context
+from server.metrics import ProcessFigures, RequestMetricsMiddleware
 from server.middleware import AdminKeyMiddleware, BodyLimitMiddleware, RequestContextMiddleware
 from server.routes import (
     cycle_events,
@@ -32,6 +33,8 @@ from server.routes import (
 from server.routes.annotations import router as annotation_router
 from server.schemas.common import errors
 from server.services.feed import Feed
+from server.services.figures import Figures
+from server.services.health import Health
 from server.services.imports import ImportRunner
 from server.settings import Settings
 from server.store.blobs import BlobStore
@@ -71,13 +74,18 @@ def create_app(settings: Settings | None = None, *, background: bool = False) ->
     settings = settings or Settings()
     engine = make_engine(settings.resolved_database_url)
     reading = session_factory(engine, read_only=True)
+    blobs = BlobStore(settings.data_dir)
+    own_figures = ProcessFigures()
     context = Context(
         settings=settings,
         engine=engine,
         sessions=session_factory(engine),
         reading=reading,
-        blobs=BlobStore(settings.data_dir),
+        blobs=blobs,
         feed=Feed(reading),
+        health=Health(engine, blobs),
+        figures=Figures(own_figures.registry, reading, blobs),
+        own_figures=own_figures,
     )
 
     @asynccontextmanager
@@ -128,7 +136,7 @@ def _operation_id(route: APIRoute) -> str:
 
 
 def _add_middleware(app: FastAPI, settings: Settings) -> None:
-    # The last one added is the outermost: id, then key, then size.
+    # The last one added is the outermost: figures, then id, then key, then size.
     app.add_middleware(
         BodyLimitMiddleware,
         default_bytes=MAX_JSON_BYTES,
@@ -140,6 +148,7 @@ def _add_middleware(app: FastAPI, settings: Settings) -> None:
     if settings.admin_key is not None:
         app.add_middleware(AdminKeyMiddleware, key=settings.admin_key.get_secret_value())
     app.add_middleware(RequestContextMiddleware)
+    app.add_middleware(RequestMetricsMiddleware, figures=app.state.context.own_figures)
 
 
 def _add_pages(app: FastAPI) -> None:
@@ -174,7 +183,9 @@ def _sweeping(context: Context) -> Iterator[None]:
                 swept = sweep(context.sessions, context.blobs)
             except Exception:  # noqa: BLE001 (whatever it was, the next sweep tries again)
                 log.exception("sweep failed", action="sweep_failed")
+                context.own_figures.sweeps_failed.inc()
                 continue
+            context.own_figures.sweeps_done.inc()
             if swept:
                 log.info("swept", action="swept", removed=str(swept))
 

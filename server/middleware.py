@@ -7,6 +7,7 @@ refused before it is read.
 from __future__ import annotations
 
 import hmac
+import logging
 import re
 import time
 from collections.abc import Mapping
@@ -23,6 +24,8 @@ log = structlog.get_logger(__name__)
 
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 _WITHOUT_KEY = {"/healthz", "/readyz"}
+# An answer that begins later than this is worth a line in the log.
+SLOW_SECONDS = 5.0
 
 
 class RequestContextMiddleware:
@@ -47,12 +50,15 @@ class RequestContextMiddleware:
         structlog.contextvars.clear_contextvars()
         structlog.contextvars.bind_contextvars(request_id=request_id)
         started = time.perf_counter()
+        seconds = 0.0
         status = 0
 
         async def send_with_id(message: Message) -> None:
-            nonlocal status
+            nonlocal status, seconds
             if message["type"] == "http.response.start":
                 status = message["status"]
+                # Up to here, because a download or an event stream goes on for as long as it likes.
+                seconds = time.perf_counter() - started
                 headers = MutableHeaders(scope=message)
                 headers["X-Request-ID"] = request_id
                 # What users sent is never guessed to be something else than it is served as.
@@ -70,12 +76,12 @@ class RequestContextMiddleware:
             )
             await answer(scope, receive, send_with_id)
         finally:
-            milliseconds = round((time.perf_counter() - started) * 1000, 1)
-            log.debug(
+            log.log(
+                _log_level(status, seconds),
                 "request answered",
                 action="request",
                 status=status,
-                milliseconds=milliseconds,
+                milliseconds=round(seconds * 1000, 1),
                 **_said(scope),
             )
 
@@ -151,6 +157,13 @@ class BodyLimitMiddleware:
             return message
 
         await self.app(scope, receive_limited, send)
+
+
+def _log_level(status: int, seconds: float) -> int:
+    """Changes of state have lines of their own; of requests only the troubled ones need another."""
+    if status >= 500:
+        return logging.WARNING
+    return logging.INFO if seconds > SLOW_SECONDS else logging.DEBUG
 
 
 def _said(scope: Scope) -> dict[str, str]:

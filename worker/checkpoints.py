@@ -113,6 +113,7 @@ class Checkpoints:
                 raise
             # The one before still stands, and the cycle goes on: it needs no room for that.
             log.warning("checkpoint not saved", action="checkpoint_failed", error=str(error))
+            self._records.count_failed_checkpoint()
         self._saved_at = time.monotonic()
         self.seconds_spent += self._saved_at - started
 

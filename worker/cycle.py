@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING
 
 import structlog
 
+from server import logs
 from server.store.blobs import BlobStore
 from server.store.database import make_engine
 from server.store.models import Cycle, Json
@@ -30,7 +31,6 @@ from server.store.writeback import ModelRecord
 from worker.artifacts import add_description, add_scores
 from worker.child_process import tie_to_parent
 from worker.failures import CycleFailed, CycleStopped, out_of_memory
-from worker.logs import configure_logging
 from worker.miaod.selection import rank_at_random
 from worker.pace import Pace
 from worker.progress import ProgressPipe
@@ -90,6 +90,7 @@ def attempt(
     try:
         pace.say("start", "reading what is labeled")
         job = records.take_job()
+        log.info("cycle started", action="cycle_started", kind=job.kind, number=job.number)
         if job.kind == "initial":
             run_initial(job, records, pipe)
         else:
@@ -129,21 +130,22 @@ def run_trained(
     pool = job.snapshot.unlabeled
     # In memory, where every checkpoint holds it anyway: a step must not depend on the disk.
     step_log = io.BytesIO()
-    with timed(seconds, "start"):
+    with timed(seconds, "start", records):
         learner = Learner(job, blobs, settings, pace, checkpoints)
-    with timed(seconds, "train"):
+    with timed(seconds, "train", records):
         learner.train(step_log)
-    with timed(seconds, "evaluate"):
+    with timed(seconds, "evaluate", records):
         metrics = learner.evaluate()
-    with timed(seconds, "score"):
+    with timed(seconds, "score", records):
         uncertainty = learner.score()
-    with timed(seconds, "rank"):
+    records.count_scored(learner.num_scored)
+    with timed(seconds, "rank", records):
         order = learner.rank()
     pace.say("select", "storing the ranking")
     records.write_ranking(pool, order, uncertainty)
 
     heatmaps: dict[str, str] = {}
-    with timed(seconds, "predict"):
+    with timed(seconds, "predict", records):
         records.write_predictions((seen.image_id, seen.boxes) for seen in learner.look_at_labeled())
         found = learner.look_at(records.candidates(job.budget))
         records.write_predictions(keeping_heat_maps(found, records, heatmaps))
@@ -202,11 +204,12 @@ def about_the_pool(job: Job) -> list[str]:
 
 
 @contextmanager
-def timed(seconds: dict[str, float], stage: str) -> Iterator[None]:
-    """Note how long the block takes."""
+def timed(seconds: dict[str, float], stage: str, records: CycleRecords) -> Iterator[None]:
+    """Note how long the block takes, for the cycle's reader and for monitoring."""
     started = time.perf_counter()
     yield
     seconds[stage] = time.perf_counter() - started
+    records.count_stage(stage, seconds[stage])
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -222,7 +225,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         parser.add_argument(name, type=kind, required=True)
     arguments = parser.parse_args(argv)
     tie_to_parent(arguments.parent)
-    configure_logging()
+    logs.configure()
     structlog.contextvars.bind_contextvars(cycle=arguments.cycle, fence=arguments.fence)
     stop = threading.Event()
     signal.signal(signal.SIGTERM, lambda *_: stop.set())

@@ -80,6 +80,8 @@ class Learner:
         self._pace = pace
         self._checkpoints = checkpoints
         self._found: list[ImageScore] = []
+        # By this attempt; those that an earlier one has scored are not counted again.
+        self.num_scored = 0
         self._step_log = b""
         try:
             self._config = from_dict(job.training)
@@ -206,6 +208,7 @@ class Learner:
         Goes on behind the images that an earlier attempt has scored.
         """
         pool = self._job.snapshot.unlabeled
+        already = len(self._found)
 
         def on_image(done: int) -> None:
             self._checkpoints.pause(self._scoring_state)
@@ -221,6 +224,7 @@ class Learner:
                 found=self._found,
                 on_image=on_image,
             )
+        self.num_scored = len(self._scores) - already
         return [one.uncertainty for one in self._scores]
 
     def rank(self) -> Sequence[int]:

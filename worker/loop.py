@@ -27,6 +27,7 @@ import structlog
 from sqlalchemy import select
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Session, sessionmaker
+from structlog.contextvars import bound_contextvars
 
 from server.store import queue
 from server.store.models import Cycle
@@ -99,7 +100,8 @@ class Supervisor:
                 if lease is None:
                     self._stop.wait(self._settings.poll_seconds)
                 else:
-                    self._run_cycle(lease)
+                    with bound_contextvars(cycle=lease.job_id, fence=lease.fence):
+                        self._run_cycle(lease)
             self._patiently(self._presence.show)
         except DBAPIError as error:
             if not is_outage(error):
@@ -107,7 +109,7 @@ class Supervisor:
             log.warning("stopped while the database was away", action="worker_stopped")
 
     def _run_cycle(self, lease: Lease) -> None:
-        log.info("cycle claimed", action="cycle_claimed", cycle=lease.job_id, fence=lease.fence)
+        log.info("cycle claimed", action="cycle_claimed")
         self._presence.cycle_id = lease.job_id
         try:
             child = ChildProcess(
@@ -192,7 +194,6 @@ class Supervisor:
             log.warning(
                 "heartbeat failed, the database seems away",
                 action="heartbeat_failed",
-                cycle=lease.job_id,
                 error=str(error.orig),
             )
             return False
@@ -205,13 +206,12 @@ class Supervisor:
         Returns:
             Whether an attempt was lost.
         """
-        bound = log.bind(cycle=lease.job_id, fence=lease.fence)
         # However the watch ended: a child that did its work has finished the row itself.
         if self._patiently(lambda session: _has_succeeded(session, lease)):
-            bound.info("cycle done", action="cycle_done")
+            log.info("cycle done", action="cycle_done")
             return False
         if ending.kind == "lease lost":
-            bound.warning("lease lost, nothing was written", action="lease_lost")
+            log.warning("lease lost, nothing was written", action="lease_lost")
             return False
         try:
             match ending.kind:
@@ -227,13 +227,14 @@ class Supervisor:
                     reason = "the training process ended without a result"
                     self._patiently(lambda session: queue.lose(session, lease, reason))
         except LeaseLost:
-            bound.warning(
+            log.warning(
                 "the cycle had ended already, nothing was written",
                 action="lease_lost",
                 ending=ending.kind,
             )
             return False
-        bound.warning("cycle " + ending.kind, action="cycle_" + ending.kind, reason=ending.reason)
+        event = f"cycle {ending.kind}"
+        log.warning(event, action="cycle_" + ending.kind, reason=ending.reason)
         return ending.kind in ("crashed", "ended")
 
     def _claim(self, session: Session) -> Lease | None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -16,9 +17,10 @@ from typing import Any, TypeVar
 
 import structlog
 from sqlalchemy import Engine, select
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Session
 
-from server.store import queue, writeback
+from server.store import counters, queue, writeback
 from server.store.blobs import BlobStore
 from server.store.database import session_factory
 from server.store.models import Cycle, Json, Model
@@ -153,19 +155,25 @@ class CycleRecords:
             LeaseLost: the cycle is somebody else's by now.
         """
 
-        def record(**values: Any) -> None:
+        def write(change: Callable[[Session], None]) -> None:
             patiently(
-                lambda: transaction(
-                    self._sessions, lambda session: queue.record(session, self._lease, **values)
-                ),
+                lambda: transaction(self._sessions, change),
                 timeout_seconds=CHECKPOINT_OUTAGE_SECONDS,
             )
 
         # First, as a state that no row can name would take up room until the cycle has ended.
-        record()
+        write(lambda session: queue.record(session, self._lease))
+        started = time.perf_counter()
         sha256 = self._blobs.put_bytes(content).sha256
-        # Progress was made: attempts lost before count no more.
-        record(checkpoint_sha256=sha256, attempts=0)
+        seconds = time.perf_counter() - started
+
+        def name(session: Session) -> None:
+            # Progress was made: attempts lost before count no more.
+            queue.record(session, self._lease, checkpoint_sha256=sha256, attempts=0)
+            counters.add(session, "checkpoints_saved")
+            counters.add(session, "checkpoint_seconds", value=seconds)
+
+        write(name)
         if previous is not None and previous != sha256:
             # The sweep takes it if we cannot.
             with suppress(OSError):
@@ -183,6 +191,31 @@ class CycleRecords:
         if hashlib.sha256(content).hexdigest() != sha256:
             raise ValueError("its bytes are not those that were saved")
         return content
+
+    def count_stage(self, stage: str, seconds: float) -> None:
+        """For monitoring: a stage has ended. Raises: LeaseLost."""
+        self._count({("stages", stage): 1.0, ("stage_seconds", stage): seconds})
+
+    def count_scored(self, num_images: int) -> None:
+        """For monitoring: so many images were scored. Raises: LeaseLost."""
+        self._count({("images_scored", ""): float(num_images)})
+
+    def count_failed_checkpoint(self) -> None:
+        """For monitoring: a state could not be saved. Raises: LeaseLost."""
+        self._count({("checkpoints_failed", ""): 1.0})
+
+    def _count(self, counts: counters.Counts) -> None:
+        def write(session: Session) -> None:
+            # Only under the lease: what a zombie did is not counted a second time.
+            queue.record(session, self._lease)
+            for (name, label), value in counts.items():
+                counters.add(session, name, label, value)
+
+        try:
+            transaction(self._sessions, write)
+        except DBAPIError as error:
+            # A figure is not worth waiting for, least of all where the disk is full.
+            log.warning("figures lost", action="figures_lost", error=str(error.orig))
 
     def write_ranking(
         self,

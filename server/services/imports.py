@@ -6,6 +6,7 @@ import shutil
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from contextvars import copy_context
 from dataclasses import dataclass
 from uuid import uuid4
 
@@ -13,6 +14,7 @@ import structlog
 from sqlalchemy import select
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session, sessionmaker
+from structlog.contextvars import bound_contextvars
 
 from server.errors import NotFound, ServiceError
 from server.formats.archive import ArchiveRefused
@@ -138,7 +140,9 @@ class _Keeper:
     def running(self) -> Iterator[None]:
         """Keep the lease as long as this lasts."""
         self._beat()
-        thread = threading.Thread(target=self._run, name="import-lease", daemon=True)
+        # With the context of this thread, so that its log lines name the import as well.
+        run = copy_context().run
+        thread = threading.Thread(target=run, args=[self._run], name="import-lease", daemon=True)
         thread.start()
         try:
             yield
@@ -192,7 +196,8 @@ class ImportRunner:
             lease = queue.claim(session, Import, self._id, LEASE_SECONDS)
         if lease is None:
             return False
-        self._do(lease)
+        with bound_contextvars(**{"import": lease.job_id}):
+            self._do(lease)
         return True
 
     def _run(self) -> None:

@@ -13,7 +13,7 @@ import hashlib
 import os
 import re
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, cast
@@ -45,6 +45,7 @@ class BlobStore:
         self.root.mkdir(parents=True, exist_ok=True)
         self.tmp_dir.mkdir(parents=True, exist_ok=True)
         self._lock_path = data_dir / "blobs.lock"
+        self._keep_path = data_dir / "backup.lock"
 
     def path(self, sha256: str) -> Path:
         """Where the blob is or would be.
@@ -139,14 +140,19 @@ class BlobStore:
                 path.unlink(missing_ok=True)
 
     def delete(self, sha256: str, *, older_than: float | None = None) -> bool:
-        """Removes a blob; says whether one was removed.
+        """Removes a blob; says whether one was removed. None is while `keeping_all`.
 
         Args:
             sha256: its name.
             older_than: Unix seconds; a blob that was stored, also once again, since then is kept.
         """
         path = self.path(sha256)
-        with self._lock(fcntl.LOCK_EX):
+        with ExitStack() as locks:
+            locks.enter_context(self._lock(self._lock_path, fcntl.LOCK_EX))
+            try:
+                locks.enter_context(self._lock(self._keep_path, fcntl.LOCK_EX | fcntl.LOCK_NB))
+            except BlockingIOError:
+                return False
             try:
                 if older_than is not None and path.stat().st_mtime >= older_than:
                     return False
@@ -154,6 +160,12 @@ class BlobStore:
             except FileNotFoundError:
                 return False
         return True
+
+    @contextmanager
+    def keeping_all(self) -> Iterator[None]:
+        """As long as this lasts no process removes a blob; the next sweep does what was put off."""
+        with self._lock(self._keep_path, fcntl.LOCK_SH):
+            yield
 
     def iter_all(self) -> Iterator[tuple[str, float]]:
         """Every blob's name with the Unix time at which it was last stored, in order of name."""
@@ -171,7 +183,7 @@ class BlobStore:
         target.parent.mkdir(parents=True, exist_ok=True)
         # Shared: many may store at once, but never while `delete` looks at the age and unlinks, or
         # a row could come to name a blob that is just being removed for want of one.
-        with self._lock(fcntl.LOCK_SH):
+        with self._lock(self._lock_path, fcntl.LOCK_SH):
             if not target.exists():
                 os.replace(source, target)
             os.utime(target)
@@ -181,8 +193,8 @@ class BlobStore:
             _sync_folder(folder)
 
     @contextmanager
-    def _lock(self, mode: int) -> Iterator[None]:
-        with self._lock_path.open("ab") as file:
+    def _lock(self, path: Path, mode: int) -> Iterator[None]:
+        with path.open("ab") as file:
             fcntl.flock(file, mode)
             yield
 

@@ -216,6 +216,11 @@ def upgrade(engine: Engine, revision: str = "head") -> None:
         command.upgrade(config, revision)
 
 
+def revision_of_program() -> str | None:
+    """The revision of the schema that this program was written for."""
+    return ScriptDirectory.from_config(alembic_config()).get_current_head()
+
+
 def check_revision(engine: Engine) -> None:
     """Returns if the database has exactly this program's schema.
 

@@ -476,3 +476,13 @@ class Worker(Base):
     started_at: Mapped[datetime] = mapped_column(default=utc_now)
     last_seen: Mapped[float]
     cycle_id: Mapped[str | None] = mapped_column(Id)
+
+
+class Counter(Base):
+    """A figure for monitoring that only rises (see `counters.py`)."""
+
+    __tablename__ = "counters"
+
+    name: Mapped[str] = mapped_column(String(64), primary_key=True)
+    label: Mapped[str] = mapped_column(String(64), primary_key=True)
+    value: Mapped[float]

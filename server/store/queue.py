@@ -22,7 +22,7 @@ from typing import Any
 from sqlalchemy import ColumnElement, Row, and_, case, func, or_, select, update
 from sqlalchemy.orm import Session
 
-from server.store import events
+from server.store import counters, events
 from server.store.database import now_seconds, now_utc
 from server.store.events import EventKind
 from server.store.models import Cycle, Import, Json
@@ -84,30 +84,32 @@ def claim(
         *filters: further conditions that the job must meet.
     """
     _settle_lapsed(session, table)
-    now = now_seconds()
-    oldest = (
-        select(table.id)
+    oldest = session.execute(
+        select(table.id, table.state)
         .where(or_(table.state == "queued", _has_lapsed(table)), *filters)
         .order_by(table.created_at, table.id)
         .limit(1)
         .with_for_update(skip_locked=True)
-        .scalar_subquery()
-    )
-    was_lost = table.state == "running"
-    claimed = _change(
+    ).one_or_none()
+    if oldest is None:
+        return None
+    was_lost = oldest.state == "running"
+    if was_lost:
+        counters.add(session, f"{table.__tablename__}_lost", "lapsed")
+    [claimed] = _change(
         session,
         table,
-        table.id == oldest,
+        table.id == oldest.id,
         tell="state",
         state="running",
         worker_id=worker_id,
         fence=table.fence + 1,
-        attempts=table.attempts + case((was_lost, 1), else_=0),
-        message=case((was_lost, LAPSED), else_=table.message),
-        lease_until=now + lease_seconds,
+        attempts=table.attempts + int(was_lost),
+        message=LAPSED if was_lost else table.message,
+        lease_until=now_seconds() + lease_seconds,
         started_at=func.coalesce(table.started_at, now_utc()),
     )
-    return Lease(table, claimed[0].id, worker_id, claimed[0].fence) if claimed else None
+    return Lease(table, claimed.id, worker_id, claimed.fence)
 
 
 def heartbeat(
@@ -206,6 +208,7 @@ def lose(session: Session, lease: Lease, reason: str) -> None:
         error=case((given_up, _given_up(reason)), else_=None),
         **values,
     )
+    counters.add(session, f"{table.__tablename__}_lost", "crashed")
 
 
 def request_cancel(session: Session, table: JobTable, job_id: str) -> str | None:
@@ -257,7 +260,7 @@ def _settle_lapsed(session: Session, table: JobTable) -> None:
     """Ends the lapsed jobs that must not be claimed again."""
     doomed = or_(table.cancel_requested, table.attempts + 1 >= MAX_ATTEMPTS)
     lapsed = select(table.id).where(_has_lapsed(table), doomed).with_for_update(skip_locked=True)
-    _change(
+    ended = _change(
         session,
         table,
         table.id.in_(lapsed),
@@ -268,6 +271,8 @@ def _settle_lapsed(session: Session, table: JobTable) -> None:
         lease_until=None,
         finished_at=now_utc(),
     )
+    for _ in ended:
+        counters.add(session, f"{table.__tablename__}_lost", "lapsed")
 
 
 def _has_lapsed(table: JobTable) -> ColumnElement[bool]:
@@ -323,11 +328,18 @@ def _change(
     statement = update(table).where(which).execution_options(synchronize_session=False)
     if table is not Cycle or tell is None:
         columns = (table.id, table.state, table.fence, table.cancel_requested)
-        return session.execute(statement.values(**values).returning(*columns)).all()
-    values["event_seq"] = Cycle.event_seq + 1
-    if tell == "state":
-        # It told of a stage that is not, or not for long, running any more.
-        values["detail"] = None
-    rows = session.execute(statement.values(**values).returning(*events.TOLD, Cycle.fence)).all()
-    events.write(session, tell, rows)
+        rows = session.execute(statement.values(**values).returning(*columns)).all()
+    else:
+        values["event_seq"] = Cycle.event_seq + 1
+        if tell == "state":
+            # It told of a stage that is not, or not for long, running any more.
+            values["detail"] = None
+        rows = session.execute(
+            statement.values(**values).returning(*events.TOLD, Cycle.fence)
+        ).all()
+        events.write(session, tell, rows)
+    for row in rows:
+        # Nothing changes once it has ended, but to be queued anew.
+        if row.state not in ACTIVE:
+            counters.add(session, f"{table.__tablename__}_ended", row.state)
     return rows

@@ -13,7 +13,7 @@ from contextlib import suppress
 from dataclasses import dataclass, fields
 from itertools import islice
 
-from sqlalchemy import ColumnElement, and_, delete, exists, func, or_, select, union_all, update
+from sqlalchemy import ColumnElement, and_, delete, exists, func, or_, select, update
 from sqlalchemy.orm import InstrumentedAttribute, Session, aliased, sessionmaker
 
 from server.store import events
@@ -32,6 +32,7 @@ from server.store.models import (
     Score,
 )
 from server.store.queue import ACTIVE, request_cancel
+from server.store.references import named_blobs
 
 # Rows in one transaction.
 CHUNK_ROWS = 1000
@@ -75,7 +76,7 @@ def sweep(
       pinned stay;
     * checkpoints of cycles that cannot be resumed: those that succeeded, or have a successor;
     * progress of cycles with very many events (`events.thin_out`);
-    * blobs that no row names, and temporary files of yesterday.
+    * blobs that no row names (none while a backup is made), and temporary files of yesterday.
 
     Args:
         sessions: makes writing sessions.
@@ -283,35 +284,11 @@ def _sweep_blobs(sessions: sessionmaker[Session], blobs: BlobStore, cutoff: floa
     old = (sha256 for sha256, stored_at in blobs.iter_all() if stored_at < cutoff)
     for batch in _batches(old):
         with sessions() as session:
-            named = _named_by_a_row(session, batch)
+            named = {row.sha256 for row in session.execute(named_blobs(batch))}
         removed += sum(
             blobs.delete(sha256, older_than=cutoff) for sha256 in batch if sha256 not in named
         )
     return removed
-
-
-def _named_by_a_row(session: Session, hashes: list[str]) -> set[str]:
-    # A cycle that runs, or may be resumed, has deleted images of its project in its snapshot.
-    in_snapshot = exists().where(
-        Cycle.project_id == Image.project_id,
-        or_(Cycle.state.in_(ACTIVE), Cycle.snapshot_sha256.is_not(None)),
-    )
-    live = or_(Image.deleted_at.is_(None), in_snapshot)
-    return set(
-        session.scalars(
-            union_all(
-                select(Image.sha256).where(Image.sha256.in_(hashes), live),
-                select(Model.sha256).where(Model.sha256.in_(hashes)),
-                select(Artifact.sha256).where(Artifact.sha256.in_(hashes)),
-                select(Cycle.snapshot_sha256).where(Cycle.snapshot_sha256.in_(hashes)),
-                select(Cycle.checkpoint_sha256).where(Cycle.checkpoint_sha256.in_(hashes)),
-                select(Query.heatmap_sha256).where(Query.heatmap_sha256.in_(hashes)),
-                select(Import.archive_sha256).where(
-                    Import.archive_sha256.in_(hashes), Import.state.in_(ACTIVE)
-                ),
-            )
-        )
-    )
 
 
 def _sweep_temporary_files(blobs: BlobStore, cutoff: float) -> int:

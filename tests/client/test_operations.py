@@ -57,6 +57,7 @@ CALLS: dict[str, Callable[[Client, Path], object]] = {
     "list_workers": lambda c, _: c.workers.list().first(),
     "get_liveness": lambda c, _: c.health.live(),
     "get_readiness": lambda c, _: c.health.ready(),
+    "get_metrics": lambda c, _: c.health.metrics(),
 }
 
 

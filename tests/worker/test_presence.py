@@ -58,3 +58,11 @@ def test_a_check_without_a_database_fails_with_a_sentence(tmp_path: Path) -> Non
     assert done.returncode == 1
     assert "the database cannot be asked" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_a_check_of_a_database_that_hangs_fails_with_a_sentence(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        port = silent.getsockname()[1]
+        done = run_check(f"postgresql+psycopg://miaod@127.0.0.1:{port}/miaod", tmp_path)
+    assert done.returncode == 1
+    assert "the database does not answer" in done.stderr

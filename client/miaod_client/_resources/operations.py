@@ -33,3 +33,7 @@ class HealthChecks(Resource):
         # 503 is how it says "not ready", with the same body.
         response = self._transport.request("GET", "/readyz", expected=frozenset({503}))
         return parse(Readiness, response)
+
+    def metrics(self) -> str:
+        """The figures that Prometheus reads, in its text format."""
+        return self._transport.request("GET", "/metrics").text

@@ -15,6 +15,7 @@ from server.store.models import (
     Annotation,
     Artifact,
     Base,
+    Counter,
     Cycle,
     Image,
     Import,
@@ -350,7 +351,7 @@ def rows(world: Any) -> dict[str, int]:
     return {
         mapper.class_.__tablename__: len(world.all(mapper.class_))
         for mapper in Base.registry.mappers
-        if mapper.class_ is not Worker
+        if mapper.class_ not in (Counter, Worker)
     }
 
 
