@@ -140,7 +140,9 @@ class Learner:
                 **report.losses,
             }
             step_log.write(json.dumps(line).encode() + b"\n")
-            ends = report.step + 1 == report.steps_in_stage
+            # At the end of the last stage the state that scoring starts from follows at once.
+            is_last = report.total_step == report.total_steps
+            ends = report.step + 1 == report.steps_in_stage and not is_last
             self._checkpoints.pause(save, is_border=ends)
             self._report(
                 "train",
@@ -214,6 +216,7 @@ class Learner:
                 found=self._found,
                 on_image=on_image,
             )
+        self._checkpoints.pause(self._scoring_state, is_border=True)
         return [one.uncertainty for one in self._scores]
 
     def rank(self) -> Sequence[int]:

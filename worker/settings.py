@@ -43,7 +43,8 @@ class WorkerSettings(BaseSettings):
     checkpoint_seconds: float = Field(
         300.0,
         gt=0,
-        description="A running cycle saves its state so often, and at the end of each stage.",
+        description="A running cycle saves its state so often, and at the end of each stage that "
+        "took a while.",
     )
 
     @field_validator("device")
