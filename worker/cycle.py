@@ -58,7 +58,9 @@ def run(
     """
     stop = stop or threading.Event()
     blobs = BlobStore(settings.data_dir)
-    engine = make_engine(settings.resolved_database_url)
+    engine = make_engine(
+        settings.resolved_database_url, idle_transaction_seconds=settings.lease_seconds
+    )
     records = CycleRecords(engine, blobs, lease)
     try:
         job = records.take_job()

@@ -39,7 +39,7 @@ log = structlog.get_logger(__name__)
 
 CYCLE_COMMAND = (sys.executable, "-m", "worker.cycle")
 # What a child gets after SIGTERM to finish its step and save its state, before it is killed.
-GRACE_SECONDS = 8.0
+GRACE_SECONDS = 7.0
 IDLE_BEAT_SECONDS = 5.0
 _LISTEN_SECONDS = 0.2
 
@@ -122,7 +122,7 @@ class Supervisor:
     def _watch(self, child: ChildProcess, lease: Lease) -> _Ending:
         """Listen to the child and hold its lease until one of the two ends, or we must."""
         status: dict[str, Any] = {"progress": 0.0, "stage": "start", "message": "starting"}
-        heard_at = time.monotonic()
+        heard_at = looked_at = time.monotonic()
         beat_at = 0.0
         while True:
             was_running = child.is_running()
@@ -139,7 +139,11 @@ class Supervisor:
                 return _Ending("ended") if good else _Ending("crashed", child.how_it_ended())
             if self._stop.is_set():
                 return _Ending("stopped")
-            if time.monotonic() - heard_at > self._settings.progress_timeout_seconds:
+            now = time.monotonic()
+            if now - looked_at > self._settings.lease_seconds:
+                heard_at = now  # it was we who were frozen, most likely with the child
+            looked_at = now
+            if now - heard_at > self._settings.progress_timeout_seconds:
                 silence = f"{self._settings.progress_timeout_seconds:g} s"
                 return _Ending(
                     "crashed",
@@ -201,7 +205,7 @@ class Supervisor:
                     self._patiently(lambda session: queue.lose(session, lease, reason))
         except LeaseLost:
             bound.warning(
-                "the cycle had ended already, nothing was written",
+                "the cycle had ended or is another worker's, nothing was written",
                 action="lease_lost",
                 ending=ending.kind,
             )

@@ -82,5 +82,6 @@ class WorkerSettings(BaseSettings):
             "MIAOD_DATABASE_URL": self.resolved_database_url,
             "MIAOD_DEVICE": self.device,
             "MIAOD_WEIGHTS_DIR": str(self.resolved_weights_dir),
+            "MIAOD_LEASE_SECONDS": str(self.lease_seconds),
             "MIAOD_CHECKPOINT_SECONDS": str(self.checkpoint_seconds),
         }

@@ -13,6 +13,7 @@ Two kinds of sessions, so that SQLite behaves under many processes:
 from __future__ import annotations
 
 import json
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -45,12 +46,15 @@ def default_database_url(data_dir: Path) -> str:
     return URL.create("sqlite", database=str(data_dir / "miaod.db")).render_as_string()
 
 
-def make_engine(url: str) -> Engine:
+def make_engine(url: str, *, idle_transaction_seconds: float | None = None) -> Engine:
     """An engine for a SQLite file or a Postgres database, set up as this store needs it.
 
     Args:
         url: `sqlite:///path/to/file.db` (its folder is made if missing) or
             `postgresql+psycopg://…`; `postgresql://` and `postgres://` mean the same.
+        idle_transaction_seconds: Postgres drops a transaction in which nothing was said for so
+            long. A worker that is frozen or cut off in the middle of one would otherwise keep its
+            cycle locked, for hours, against those who should take it over.
 
     Raises:
         ValueError: another database, or SQLite in memory (each connection would be its own).
@@ -60,12 +64,15 @@ def make_engine(url: str) -> Engine:
     # A connection for each of the server's 40 threads, so that no request waits for another's.
     options: dict[str, Any] = {"json_serializer": _strict_json, "pool_size": 10, "max_overflow": 35}
     if backend in ("postgresql", "postgres"):
-        return create_engine(
+        engine = create_engine(
             parsed.set(drivername="postgresql+psycopg"),
             pool_pre_ping=True,
             connect_args={"connect_timeout": 10},
             **options,
         )
+        if idle_transaction_seconds is not None:
+            event.listen(engine, "connect", partial(_limit_idling, idle_transaction_seconds))
+        return engine
     if backend != "sqlite":
         raise ValueError(f"unknown database {backend!r}: use sqlite:/// or postgresql+psycopg://")
     if parsed.database in (None, "", ":memory:"):
@@ -111,6 +118,14 @@ def _set_up_sqlite_connection(connection: DBAPIConnection, _: ConnectionPoolEntr
     cursor.execute("PRAGMA synchronous = FULL")
     cursor.execute("PRAGMA foreign_keys = ON")
     cursor.close()
+
+
+def _limit_idling(seconds: float, connection: DBAPIConnection, _: ConnectionPoolEntry) -> None:
+    cursor = connection.cursor()
+    # By a statement: not every pooler lets a start-up parameter through.
+    cursor.execute(f"SET idle_in_transaction_session_timeout = {round(seconds * 1000)}")
+    cursor.close()
+    connection.commit()
 
 
 def _begin_sqlite_transaction(connection: Connection) -> None:

@@ -14,6 +14,7 @@ from sqlalchemy import Engine, select, text
 from sqlalchemy.exc import DBAPIError, IntegrityError, StatementError
 from sqlalchemy.orm import Session, sessionmaker
 
+from server.store import queue
 from server.store.database import (
     default_database_url,
     make_engine,
@@ -21,7 +22,8 @@ from server.store.database import (
     now_utc,
     session_factory,
 )
-from server.store.models import Image, Project, Query
+from server.store.models import Cycle, Image, Project, Query
+from worker.outage import is_outage
 
 
 def test_the_default_database_is_a_file_in_the_data_folder(tmp_path: Path) -> None:
@@ -219,3 +221,26 @@ def test_a_fresh_sqlite_file_can_be_opened_by_several_processes_at_once(tmp_path
     command = [sys.executable, "-c", OPEN_IT, f"sqlite:///{tmp_path / 'new.db'}"]
     processes = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(4)]
     assert [process.communicate()[0] for process in processes] == ["wal\n"] * 4
+
+
+def test_a_worker_that_is_frozen_in_a_transaction_keeps_its_cycle_from_nobody_for_long(
+    world: Any, database_url: str, engine: Engine
+) -> None:
+    if engine.dialect.name == "sqlite":
+        pytest.skip("SQLite has one lock for all; it is the holder's until it goes on or dies")
+    world.cycle(world.project())
+    late = world.lapsing_claim()
+    frozen = session_factory(make_engine(database_url, idle_transaction_seconds=0.5))()
+    queue.record(frozen, late)
+    deadline = time.monotonic() + 60
+    while True:
+        with world.sessions.begin() as session:
+            if queue.claim(session, Cycle, "worker-2", 60.0) is not None:
+                break
+        assert time.monotonic() < deadline, "the row stayed locked"
+        time.sleep(0.05)
+    with pytest.raises(DBAPIError) as caught:
+        frozen.execute(text("SELECT 1"))
+    # Whoever was only slow does the same again.
+    assert is_outage(caught.value)
+    frozen.close()
