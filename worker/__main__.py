@@ -44,7 +44,9 @@ def main(command: Sequence[str] = CYCLE_COMMAND) -> int:
             log.error(problem["msg"], action="bad_setting", setting=problem["loc"])
         return 1
     try:
-        engine = make_engine(settings.resolved_database_url)
+        engine = make_engine(
+            settings.resolved_database_url, idle_transaction_seconds=settings.lease_seconds
+        )
         # The database may still be starting, as under compose.
         stamina.RetryingCaller(attempts=None, timeout=60.0)(
             OperationalError, check_revision, engine

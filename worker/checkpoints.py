@@ -1,8 +1,9 @@
 """What a running cycle saves of itself, so that another attempt goes on where this one ended.
 
 A checkpoint is one blob that the cycle's row names: a dictionary of tensors, numbers and bytes,
-with the name of its format. It is written when enough time has passed, at the end of each stage,
-and when the worker is told to stop; always between two steps, where the state is whole.
+with the name of its format. It is written when enough time has passed, at the end of each stage
+that was worth it, and when the worker is told to stop; always between two steps, where the state is
+whole.
 """
 
 from __future__ import annotations
@@ -23,6 +24,10 @@ from worker.failures import CycleStopped
 from worker.records import CycleRecords
 
 FORMAT = "miaod-checkpoint-1"
+
+# At the end of a stage nothing is saved until so many times the cost of a checkpoint has passed
+# since the last one: short stages would spend their time on saving what takes seconds to do again.
+BORDER_WORTH = 100
 
 log = structlog.get_logger("worker.cycle")
 
@@ -53,6 +58,7 @@ class Checkpoints:
         self._every_seconds = every_seconds
         self._stop = stop
         self._saved_at = time.monotonic()
+        self._cost = 0.0
         self.seconds_spent = 0.0
         self.remark = ""
 
@@ -84,16 +90,17 @@ class Checkpoints:
 
         Args:
             make_state: gives the state; called only if it is saved.
-            is_border: a stage ends here.
+            is_border: a stage ends here, which is a better place than any within a stage.
 
         Raises:
             CycleStopped: the worker was told to stop.
             LeaseLost: the cycle is somebody else's by now.
         """
         stop = self._stop.is_set()
-        due = time.monotonic() - self._saved_at >= self._every_seconds
-        if stop or due or is_border:
-            self._save(make_state())
+        waited = time.monotonic() - self._saved_at
+        enough = self._cost * BORDER_WORTH if is_border else self._every_seconds
+        if stop or waited >= min(enough, self._every_seconds):
+            self._save(make_state)
         if stop:
             raise CycleStopped
 
@@ -102,10 +109,10 @@ class Checkpoints:
         if self._stop.is_set():
             raise CycleStopped
 
-    def _save(self, state: State) -> None:
+    def _save(self, make_state: Callable[[], State]) -> None:
         started = time.monotonic()
         buffer = io.BytesIO()
-        torch.save({"format": FORMAT, **state}, buffer)
+        torch.save({"format": FORMAT, **make_state()}, buffer)
         try:
             self._latest = self._records.save_checkpoint(buffer.getvalue(), self._latest)
         except (OSError, DBAPIError) as error:
@@ -115,7 +122,8 @@ class Checkpoints:
             log.warning("checkpoint not saved", action="checkpoint_failed", error=str(error))
             self._records.count_failed_checkpoint()
         self._saved_at = time.monotonic()
-        self.seconds_spent += self._saved_at - started
+        self._cost = self._saved_at - started
+        self.seconds_spent += self._cost
 
     def _refuse(self, why: str) -> None:
         self.remark = f"started anew, as the checkpoint {why}"

@@ -84,7 +84,9 @@ def attempt(
 ) -> None:
     """Run the cycle from its last checkpoint on."""
     blobs = BlobStore(settings.data_dir)
-    engine = make_engine(settings.resolved_database_url)
+    engine = make_engine(
+        settings.resolved_database_url, idle_transaction_seconds=settings.lease_seconds
+    )
     records = CycleRecords(engine, blobs, lease, patiently)
     pace = Pace(pipe)
     try:

@@ -144,7 +144,9 @@ class Learner:
                 **report.losses,
             }
             step_log.write(json.dumps(line).encode() + b"\n")
-            ends = report.step + 1 == report.steps_in_stage
+            # At the end of the last stage the state that scoring starts from follows at once.
+            is_last = report.total_step == report.total_steps
+            ends = report.step + 1 == report.steps_in_stage and not is_last
             self._checkpoints.pause(save, is_border=ends)
             before, per_step = self._training_work[report.stage_index]
             self._step(
@@ -224,6 +226,7 @@ class Learner:
                 found=self._found,
                 on_image=on_image,
             )
+        self._checkpoints.pause(self._scoring_state, is_border=True)
         self.num_scored = len(self._scores) - already
         return [one.uncertainty for one in self._scores]
 

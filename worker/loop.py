@@ -42,7 +42,7 @@ log = structlog.get_logger(__name__)
 
 CYCLE_COMMAND = (sys.executable, "-m", "worker.cycle")
 # What a child gets after SIGTERM to finish its step and save its state, before it is killed.
-GRACE_SECONDS = 8.0
+GRACE_SECONDS = 7.0
 IDLE_BEAT_SECONDS = 5.0
 _LISTEN_SECONDS = 0.2
 # What of a child's lines is for the cycle's row.
@@ -146,7 +146,7 @@ class Supervisor:
         """Listen to the child and hold its lease until one of the two ends, or we must."""
         # What the child has said that is not in the cycle's row yet.
         news: dict[str, Any] = {"stage": "start", "message": "starting", "detail": {}}
-        heard_at = time.monotonic()
+        heard_at = looked_at = time.monotonic()
         beat_at = 0.0
         while True:
             was_running = child.is_running()
@@ -163,7 +163,11 @@ class Supervisor:
                 return _Ending("ended") if good else _Ending("crashed", child.how_it_ended())
             if self._stop.is_set():
                 return _Ending("stopped")
-            if time.monotonic() - heard_at > self._settings.progress_timeout_seconds:
+            now = time.monotonic()
+            if now - looked_at > self._settings.lease_seconds:
+                heard_at = now  # it was we who were frozen, most likely with the child
+            looked_at = now
+            if now - heard_at > self._settings.progress_timeout_seconds:
                 silence = f"{self._settings.progress_timeout_seconds:g} s"
                 return _Ending(
                     "crashed",
@@ -228,7 +232,7 @@ class Supervisor:
                     self._patiently(lambda session: queue.lose(session, lease, reason))
         except LeaseLost:
             log.warning(
-                "the cycle had ended already, nothing was written",
+                "the cycle had ended or is another worker's, nothing was written",
                 action="lease_lost",
                 ending=ending.kind,
             )

@@ -43,7 +43,8 @@ class WorkerSettings(BaseSettings):
     checkpoint_seconds: float = Field(
         300.0,
         gt=0,
-        description="A running cycle saves its state so often, and at the end of each stage.",
+        description="A running cycle saves its state so often, and at the end of each stage that "
+        "took a while.",
     )
 
     @field_validator("device")
@@ -81,5 +82,6 @@ class WorkerSettings(BaseSettings):
             "MIAOD_DATABASE_URL": self.resolved_database_url,
             "MIAOD_DEVICE": self.device,
             "MIAOD_WEIGHTS_DIR": str(self.resolved_weights_dir),
+            "MIAOD_LEASE_SECONDS": str(self.lease_seconds),
             "MIAOD_CHECKPOINT_SECONDS": str(self.checkpoint_seconds),
         }

@@ -15,6 +15,7 @@ from __future__ import annotations
 import json
 import sqlite3
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -45,11 +46,10 @@ _POSTGRES_PATIENCE = {
     "tcp_user_timeout": 30_000,
 }
 # The same on the other side, for a worker or a server that is gone: the locks of its transaction
-# would stay for two hours. The last one also ends the transaction of a process that was stopped in
-# the middle of it; nobody else's lasts that long between two statements.
+# would stay for two hours.
 _POSTGRES_SESSION = (
     "SET tcp_keepalives_idle = 20; SET tcp_keepalives_interval = 10; SET tcp_keepalives_count = 3; "
-    "SET tcp_user_timeout = 30000; SET idle_in_transaction_session_timeout = '10min'"
+    "SET tcp_user_timeout = 30000"
 )
 # After these a SQLite connection may have been opened on a disk that was read-only, which it then
 # is forever.
@@ -68,12 +68,15 @@ def default_database_url(data_dir: Path) -> str:
     return URL.create("sqlite", database=str(data_dir / "miaod.db")).render_as_string()
 
 
-def make_engine(url: str) -> Engine:
+def make_engine(url: str, *, idle_transaction_seconds: float = 600.0) -> Engine:
     """An engine for a SQLite file or a Postgres database, set up as this store needs it.
 
     Args:
         url: `sqlite:///path/to/file.db` (its folder is made if missing) or
             `postgresql+psycopg://…`; `postgresql://` and `postgres://` mean the same.
+        idle_transaction_seconds: Postgres drops a transaction in which nothing was said for so
+            long. A worker that is frozen or cut off in the middle of one would otherwise keep its
+            cycle locked, for hours, against those who should take it over.
 
     Raises:
         ValueError: another database, or SQLite in memory (each connection would be its own).
@@ -90,7 +93,9 @@ def make_engine(url: str) -> Engine:
             connect_args={k: v for k, v in _POSTGRES_PATIENCE.items() if k not in parsed.query},
             **options,
         )
-        event.listen(engine, "connect", _set_up_postgres_connection)
+        event.listen(
+            engine, "connect", partial(_set_up_postgres_connection, idle_transaction_seconds)
+        )
         return engine
     if backend != "sqlite":
         raise ValueError(f"unknown database {backend!r}: use sqlite:/// or postgresql+psycopg://")
@@ -153,9 +158,13 @@ def _drop_spoiled_sqlite_connection(context: ExceptionContext) -> None:
             context.connection.connection.rollback()
 
 
-def _set_up_postgres_connection(connection: DBAPIConnection, _: ConnectionPoolEntry) -> None:
+def _set_up_postgres_connection(
+    idle_transaction_seconds: float, connection: DBAPIConnection, _: ConnectionPoolEntry
+) -> None:
     cursor = connection.cursor()
     cursor.execute(_POSTGRES_SESSION)
+    milliseconds = round(idle_transaction_seconds * 1000)
+    cursor.execute(f"SET idle_in_transaction_session_timeout = {milliseconds}")
     cursor.close()
     connection.commit()
 

@@ -348,6 +348,39 @@ if not os.path.exists({str(pid_file)!r}):
     assert not alive(written(pid_file))
 
 
+def test_a_worker_that_was_frozen_itself_does_not_take_its_child_for_hung(
+    settings: WorkerSettings,
+    sessions: sessionmaker[Session],
+    queued_cycle: str,
+    read_cycle: ReadCycle,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    class FrozenFor:
+        """Time as it looks to a process that slept through some of it."""
+
+        seconds = 0.0
+
+        def monotonic(self) -> float:
+            return time.monotonic() + self.seconds
+
+    clock = FrozenFor()
+    monkeypatch.setattr("worker.loop.time", clock)
+    go_on = tmp_path / "go_on"
+    body = f"""
+pipe.report(0.5, "train", "step 1")
+while not os.path.exists({str(go_on)!r}):
+    time.sleep(0.05)
+time.sleep(1)
+{FINISH}"""
+    with structlog.testing.capture_logs() as logs, running(settings, sessions, child(body)):
+        eventually(lambda: read_cycle(queued_cycle).stage == "train")
+        clock.seconds = 2 * settings.progress_timeout_seconds
+        go_on.touch()
+        eventually(lambda: read_cycle(queued_cycle).state == "succeeded")
+    assert [entry["action"] for entry in logs] == ["cycle_claimed", "cycle_done"]
+
+
 def test_a_cancelled_cycle_stops_within_seconds_with_all_that_its_child_started(
     settings: WorkerSettings,
     sessions: sessionmaker[Session],

@@ -16,6 +16,7 @@ from sqlalchemy import Engine, make_url, select, text
 from sqlalchemy.exc import DBAPIError, IntegrityError, OperationalError, StatementError
 from sqlalchemy.orm import Session, sessionmaker
 
+from server.store import queue
 from server.store.database import (
     default_database_url,
     make_engine,
@@ -23,7 +24,8 @@ from server.store.database import (
     now_utc,
     session_factory,
 )
-from server.store.models import Image, Project, Query
+from server.store.models import Cycle, Image, Project, Query
+from server.store.outage import is_outage
 
 
 def test_the_default_database_is_a_file_in_the_data_folder(tmp_path: Path) -> None:
@@ -254,3 +256,26 @@ def test_an_error_that_the_disk_may_have_caused_costs_sqlite_its_connections(
         assert connection.connection.driver_connection is not first
         connection.exec_driver_sql("UPDATE projects SET name = name")
     engine.dispose()
+
+
+def test_a_worker_that_is_frozen_in_a_transaction_keeps_its_cycle_from_nobody_for_long(
+    world: Any, database_url: str, engine: Engine
+) -> None:
+    if engine.dialect.name == "sqlite":
+        pytest.skip("SQLite has one lock for all; it is the holder's until it goes on or dies")
+    world.cycle(world.project())
+    late = world.lapsing_claim()
+    frozen = session_factory(make_engine(database_url, idle_transaction_seconds=0.5))()
+    queue.record(frozen, late)
+    deadline = time.monotonic() + 60
+    while True:
+        with world.sessions.begin() as session:
+            if queue.claim(session, Cycle, "worker-2", 60.0) is not None:
+                break
+        assert time.monotonic() < deadline, "the row stayed locked"
+        time.sleep(0.05)
+    with pytest.raises(DBAPIError) as caught:
+        frozen.execute(text("SELECT 1"))
+    # Whoever was only slow does the same again.
+    assert is_outage(caught.value)
+    frozen.close()

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import random
+import secrets
+import signal
 import subprocess
 import sys
 import time
@@ -12,6 +15,7 @@ from sqlalchemy import Engine
 from sqlalchemy.orm import Session, sessionmaker
 
 from server.store import queue
+from server.store.ids import new_id
 from server.store.models import Cycle, Import, Project
 from server.store.queue import MAX_ATTEMPTS, Lease, LeaseLost
 
@@ -32,22 +36,107 @@ while True:
 """
 
 
-def test_several_processes_on_one_queue_claim_every_job_exactly_once(
+# As above, but with one job it says nothing until the lease has lapsed, and then goes on as if
+# nothing had been; with another one in hand it dies.
+UNRELIABLE = """
+import os, signal, sys, time
+from itertools import count
+from server.store import queue
+from server.store.database import make_engine, session_factory
+from server.store.models import Cycle
+sessions = session_factory(make_engine(sys.argv[1]))
+freezes_at, dies_at = int(sys.argv[3]), int(sys.argv[4])
+for number in count(1):
+    with sessions.begin() as session:
+        lease = queue.claim(session, Cycle, sys.argv[2], 1.0)
+    if lease is None:
+        break
+    print(lease.job_id, lease.fence, flush=True)
+    if number == dies_at:
+        os.kill(os.getpid(), signal.SIGKILL)
+    try:
+        with sessions.begin() as session:
+            queue.heartbeat(session, lease, 1.0)
+        if number == freezes_at:
+            time.sleep(1.5)
+        with sessions.begin() as session:
+            queue.finish(session, lease, num_selected=lease.fence)
+    except queue.LeaseLost:
+        pass
+"""
+
+
+def many_cycles(world: Any, number: int) -> list[str]:
+    """Each in a project of its own, as a project has one at a time."""
+    project_ids = [new_id() for _ in range(number)]
+    world.add(*(Project(id=project_id, name=project_id) for project_id in project_ids))
+    cycles = [
+        Cycle(
+            project_id=project_id,
+            number=1,
+            kind="trained",
+            budget=2,
+            strategy={},
+            training={},
+            seed=7,
+        )
+        for project_id in project_ids
+    ]
+    world.add(*cycles)
+    return [cycle.id for cycle in cycles]
+
+
+def start(source: str, *arguments: str) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-c", source, *arguments], stdout=subprocess.PIPE, text=True
+    )
+
+
+def test_eight_processes_on_one_queue_claim_each_of_400_jobs_exactly_once(
     world: Any, database_url: str
 ) -> None:
-    jobs = [world.cycle(world.project()) for _ in range(40)]
-    processes = [
-        subprocess.Popen(
-            [sys.executable, "-c", PER_PROCESS, database_url, f"worker-{number}"],
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-        for number in range(4)
-    ]
+    jobs = many_cycles(world, 400)
+    processes = [start(PER_PROCESS, database_url, f"worker-{number}") for number in range(8)]
     claimed = "".join(process.communicate()[0] for process in processes).splitlines()
-    assert [process.returncode for process in processes] == [0] * 4
+    assert [process.returncode for process in processes] == [0] * 8
     assert sorted(claimed) == sorted(f"{job} 1" for job in jobs)
     assert {cycle.state for cycle in world.all(Cycle)} == {"succeeded"}
+
+
+def test_no_job_is_lost_or_done_twice_by_processes_that_are_killed_or_say_nothing_for_long(
+    world: Any, database_url: str
+) -> None:
+    jobs = many_cycles(world, 160)
+    seed = secrets.randbelow(10**6)
+    print(f"seed {seed}")  # noqa: T201 (pytest shows it when the test fails)
+    rng = random.Random(seed)
+    running = [
+        start(UNRELIABLE, database_url, f"worker-{number}", f"{rng.randint(1, 9)}", f"{dies_at}")
+        for number, dies_at in enumerate(rng.choices(range(2, 20), k=8))
+    ]
+    claimed: list[str] = []
+    killed = 0
+    while running or any(cycle.state in queue.ACTIVE for cycle in world.all(Cycle)):
+        # In place of each that was killed another one starts, and at last one for what is left.
+        process = running.pop(0) if running else start(UNRELIABLE, database_url, "last", "0", "0")
+        claimed += process.communicate()[0].splitlines()
+        assert process.returncode in (0, -signal.SIGKILL)
+        if process.returncode:
+            killed += 1
+            running.append(start(UNRELIABLE, database_url, f"next-{killed}", "0", "0"))
+    fences: dict[str, list[int]] = {job: [] for job in jobs}
+    for line in claimed:
+        job, fence = line.split()
+        fences[job].append(int(fence))
+    for cycle in world.all(Cycle):
+        # Nobody was given a claim that somebody else had as well.
+        assert sorted(fences[cycle.id]) == list(range(1, cycle.fence + 1))
+        if cycle.state == "succeeded":
+            # The last claim has ended it, and every other one was counted as lost.
+            assert (cycle.num_selected, cycle.attempts) == (cycle.fence, cycle.fence - 1)
+        else:
+            assert (cycle.state, cycle.attempts, cycle.fence) == ("failed", 3, 3)
+    assert killed > 0
 
 
 def test_an_empty_queue_gives_nothing(sessions: sessionmaker[Session]) -> None:
