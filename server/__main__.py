@@ -1,4 +1,6 @@
-"""`python -m server` serves; `… migrate` updates the database; `… openapi` writes the document."""
+"""`python -m server` serves; `… migrate` updates the database; `… keys` makes and revokes keys;
+`… openapi` writes the document.
+"""
 
 from __future__ import annotations
 
@@ -12,13 +14,22 @@ from pathlib import Path
 
 import uvicorn
 from pydantic import ValidationError
+from sqlalchemy import Engine
 from sqlalchemy.exc import SQLAlchemyError
 
-from server import logs
+from server import key_commands, logs, origins
+from server.doorkeeper import Doorkeeper
+from server.errors import ServiceError
 from server.main import create_app
-from server.services import training
+from server.services import keys, training
 from server.settings import Settings
-from server.store.database import WrongRevision, check_revision, make_engine, upgrade
+from server.store.database import (
+    WrongRevision,
+    check_revision,
+    make_engine,
+    session_factory,
+    upgrade,
+)
 
 OPENAPI_FILE = Path("docs/openapi.json")
 
@@ -28,6 +39,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m server", description=__doc__)
     commands = parser.add_subparsers(dest="command")
     commands.add_parser("migrate", help="bring the database's schema up to this release")
+    key_commands.add_to(commands)
     openapi = commands.add_parser("openapi", help="write the OpenAPI document")
     openapi.add_argument("path", nargs="?", type=Path, default=OPENAPI_FILE)
     chosen = parser.parse_args(arguments)
@@ -43,9 +55,13 @@ def main(arguments: list[str] | None = None) -> int:
             _complain(f"MIAOD_{field.upper()}: {problem['msg']}")
         return 1
     try:
+        if chosen.command == "keys":
+            return _keys(chosen, settings)
         return _migrate(settings) if chosen.command == "migrate" else _serve(settings)
     except (WrongRevision, ValueError) as error:
         _complain(str(error))
+    except ServiceError as error:
+        _complain(error.detail)
     except SQLAlchemyError as error:
         _complain(f"the database cannot be used: {error}")
     except OSError as error:
@@ -68,6 +84,15 @@ def _migrate(settings: Settings) -> int:
     return 0
 
 
+def _keys(chosen: argparse.Namespace, settings: Settings) -> int:
+    engine = make_engine(settings.resolved_database_url)
+    try:
+        key_commands.run(chosen, settings, engine, _say)
+    finally:
+        engine.dispose()
+    return 0
+
+
 def _serve(settings: Settings) -> int:
     if settings.default_preset not in training.presets():
         raise ValueError(
@@ -76,6 +101,8 @@ def _serve(settings: Settings) -> int:
         )
     engine = make_engine(settings.resolved_database_url)
     check_revision(engine)
+    if settings.admin_key is None and not origins.is_loopback(settings.host):
+        _make_first_key(engine)
     engine.dispose()
     app = create_app(settings, background=True)
     config = uvicorn.Config(
@@ -85,18 +112,36 @@ def _serve(settings: Settings) -> int:
         log_config=None,  # our own
         access_log=False,
         server_header=False,
+        forwarded_allow_ips=settings.trusted_proxies,
         timeout_graceful_shutdown=10,
     )
     # uvicorn stops in good order on these and then sends them to itself once more, so that its
     # caller dies of them; to us they mean that the work is done.
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: None)
-    _Server(config).run()
+    doorkeeper: Doorkeeper = app.state.doorkeeper
+    _Server(config, doorkeeper).run()
     return 0
+
+
+def _make_first_key(engine: Engine) -> None:
+    """Make the first admin key and show it. Only here, on standard output: logs are kept."""
+    with session_factory(engine).begin() as session:
+        key = keys.ensure_admin(session)
+    if key is not None:
+        _say(
+            f"The first admin key, shown this once: {key}\n"
+            "Programs send it as `Authorization: Bearer KEY` (SDK and command line take "
+            "MIAOD_API_KEY); pages sign in with it. `miaod keys create` makes keys for others."
+        )
 
 
 class _Server(uvicorn.Server):
     """Tells its address once it answers there, also when the port was left to the system (0)."""
+
+    def __init__(self, config: uvicorn.Config, doorkeeper: Doorkeeper) -> None:
+        super().__init__(config)
+        self._doorkeeper = doorkeeper
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
@@ -104,6 +149,11 @@ class _Server(uvicorn.Server):
             host, port = self.servers[0].sockets[0].getsockname()[:2]
             url = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
             _say(f"MI-AOD service on {url} (documentation at {url}/docs)")
+            if self._doorkeeper.is_open():
+                _say(
+                    "It has no key yet and is open to the user of this machine, and to nobody "
+                    "else; `python -m server keys create` makes the first one."
+                )
 
 
 def _say(sentence: str) -> None:

@@ -5,14 +5,16 @@ from __future__ import annotations
 from fastapi import APIRouter, Response
 
 from server import __version__
+from server.access import RoleRoute, requires
 from server.deps import ContextDep, PageDep, ReadSessionDep
 from server.schemas import CheckOut, HealthOut, Page, ReadinessOut, WorkerOut
 from server.services import health, workers
 
-router = APIRouter(tags=["operations"])
+router = APIRouter(tags=["operations"], route_class=RoleRoute)
 
 
 @router.get("/workers")
+@requires("engineer")
 def list_workers(session: ReadSessionDep, page: PageDep) -> Page[WorkerOut]:
     """List the workers that ever reported, with when they were last seen."""
     found = workers.page(session, page).map(WorkerOut.of)
@@ -20,6 +22,7 @@ def list_workers(session: ReadSessionDep, page: PageDep) -> Page[WorkerOut]:
 
 
 @router.get("/healthz")
+@requires("anyone")
 def get_liveness() -> HealthOut:
     """Say that the process answers; needs no key."""
     return HealthOut(version=__version__)
@@ -29,6 +32,7 @@ def get_liveness() -> HealthOut:
     "/readyz",
     responses={503: {"model": ReadinessOut, "description": "Something is amiss: see `checks`."}},
 )
+@requires("anyone")
 def get_readiness(context: ContextDep, response: Response) -> ReadinessOut:
     """Say whether database, schema, storage and free space are in order; needs no key."""
     checks = health.readiness(context.engine, context.blobs)

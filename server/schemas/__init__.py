@@ -4,6 +4,7 @@ Names end in `In` (a body that creates), `Patch` (a body that changes) and `Out`
 """
 
 from server.schemas.annotations import AnnotationIn, AnnotationOut, BoxModel
+from server.schemas.audit import AuditEntryOut
 from server.schemas.common import EntityId, ErrorOut, FieldProblem, Page
 from server.schemas.cycles import (
     ArtifactOut,
@@ -33,6 +34,7 @@ from server.schemas.imports import (
     ImportOut,
     ImportRefusalOut,
 )
+from server.schemas.keys import KeyCreatedOut, KeyIn, KeyOut, KeyPatch
 from server.schemas.models import ModelOut, ModelPatch
 from server.schemas.operations import CheckOut, HealthOut, ReadinessOut, WorkerOut
 from server.schemas.projects import (
@@ -53,11 +55,13 @@ from server.schemas.queries import (
     ReleaseIn,
     SkipIn,
 )
+from server.schemas.session import SessionOut, SignInIn, UserOut
 
 __all__ = [
     "AnnotationIn",
     "AnnotationOut",
     "ArtifactOut",
+    "AuditEntryOut",
     "BoxModel",
     "CheckOut",
     "ClaimIn",
@@ -83,6 +87,10 @@ __all__ = [
     "ImportOptions",
     "ImportOut",
     "ImportRefusalOut",
+    "KeyCreatedOut",
+    "KeyIn",
+    "KeyOut",
+    "KeyPatch",
     "Metrics",
     "ModelOut",
     "ModelPatch",
@@ -99,9 +107,12 @@ __all__ = [
     "ReadinessOut",
     "ReleaseIn",
     "ScoreOut",
+    "SessionOut",
+    "SignInIn",
     "SkipIn",
     "Split",
     "UploadOut",
     "UploadedFile",
+    "UserOut",
     "WorkerOut",
 ]
