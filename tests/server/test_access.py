@@ -16,6 +16,7 @@ from pydantic import SecretStr
 from sqlalchemy import func, select, update
 from sqlalchemy.orm import Session, sessionmaker
 from starlette.testclient import TestClient
+from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 
 from server.access import RoleRoute, requires
 from server.deps import CallerDep, Context
@@ -472,6 +473,27 @@ def test_a_changed_admin_key_ends_the_sessions_of_the_old_one(settings: Settings
         with served(key) as client:
             client.cookies.set("miaod_session", token, domain="miaod.example.org")
             assert client.get("/session").status_code == status
+
+
+# --- behind a proxy
+
+
+@pytest.mark.parametrize(("peer", "believed"), [("127.0.0.1", True), ("203.0.113.7", False)])
+def test_only_a_trusted_proxy_says_who_asks_and_how(
+    settings: Settings, make_key: MakeKey, peer: str, believed: bool
+) -> None:
+    key = make_key()
+    app = create_app(settings.model_copy(update={"host": "0.0.0.0"}))
+    # As uvicorn wraps it, with the setting's default.
+    proxied = ProxyHeadersMiddleware(cast(Any, app), trusted_hosts=settings.trusted_proxies)
+    headers = {"X-Forwarded-For": "198.51.100.1", "X-Forwarded-Proto": "https"}
+    with TestClient(cast(Any, proxied), base_url="http://miaod", client=(peer, 1)) as client:
+        answer = client.post("/session", json={"key": key}, headers=headers)
+        assert ("Secure" in answer.headers["set-cookie"]) is believed
+        for number in range(FAILURES_PER_MINUTE):
+            client.get("/projects", headers={**headers, **bearer(f"wrong {number}")})
+        other = {**headers, "X-Forwarded-For": "198.51.100.2", **bearer("wrong too")}
+        assert client.get("/projects", headers=other).status_code == (401 if believed else 429)
 
 
 # --- headers
