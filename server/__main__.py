@@ -1,4 +1,5 @@
-"""`python -m server` serves; `… migrate` updates the database; `… openapi` writes the document.
+"""`python -m server` serves; `… migrate` updates the database; `… keys` makes and revokes keys;
+`… openapi` writes the document.
 
 `… backup FOLDER` and `… restore FOLDER` save and bring back database and blobs; `… verify` checks
 that every blob that the database names is there and whole.
@@ -18,15 +19,24 @@ import structlog
 import uvicorn
 from fastapi import FastAPI
 from pydantic import ValidationError
+from sqlalchemy import Engine
 from sqlalchemy.exc import SQLAlchemyError
 
-from server import logs
+from server import key_commands, logs, origins
+from server.doorkeeper import Doorkeeper
+from server.errors import ServiceError
 from server.main import create_app
-from server.services import training
+from server.services import keys, training
 from server.settings import Settings
 from server.store.backup import BackupRefused, back_up, restore, verify
 from server.store.blobs import BlobStore
-from server.store.database import WrongRevision, check_revision, make_engine, upgrade
+from server.store.database import (
+    WrongRevision,
+    check_revision,
+    make_engine,
+    session_factory,
+    upgrade,
+)
 
 log = structlog.get_logger("server")
 
@@ -38,6 +48,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m server", description=__doc__)
     commands = parser.add_subparsers(dest="command")
     commands.add_parser("migrate", help="bring the database's schema up to this release")
+    key_commands.add_to(commands)
     openapi = commands.add_parser("openapi", help="write the OpenAPI document")
     openapi.add_argument("path", nargs="?", type=Path, default=OPENAPI_FILE)
     backup = commands.add_parser("backup", help="add a backup to a folder, while the service runs")
@@ -63,12 +74,16 @@ def main(arguments: list[str] | None = None) -> int:
         match chosen.command:
             case "migrate":
                 return _migrate(settings)
+            case "keys":
+                return _keys(chosen, settings)
             case "backup" | "restore" | "verify":
                 return _keep(settings, chosen)
             case _:
                 return _serve(settings)
     except (WrongRevision, BackupRefused, ValueError) as error:
         _complain(str(error))
+    except ServiceError as error:
+        _complain(error.detail)
     except SQLAlchemyError as error:
         _complain(f"the database cannot be used: {error}")
     except OSError as error:
@@ -124,6 +139,15 @@ def _at_least_one(text: str) -> int:
     return int(text)
 
 
+def _keys(chosen: argparse.Namespace, settings: Settings) -> int:
+    engine = make_engine(settings.resolved_database_url)
+    try:
+        key_commands.run(chosen, settings, engine, _say)
+    finally:
+        engine.dispose()
+    return 0
+
+
 def _serve(settings: Settings) -> int:
     if settings.default_preset not in training.presets():
         raise ValueError(
@@ -132,6 +156,8 @@ def _serve(settings: Settings) -> int:
         )
     engine = make_engine(settings.resolved_database_url)
     check_revision(engine)
+    if settings.admin_key is None and not origins.is_loopback(settings.host):
+        _make_first_key(engine)
     engine.dispose()
     app = create_app(settings, background=True)
     config = uvicorn.Config(
@@ -141,6 +167,7 @@ def _serve(settings: Settings) -> int:
         log_config=None,  # our own
         access_log=False,
         server_header=False,
+        forwarded_allow_ips=settings.trusted_proxies,
         timeout_graceful_shutdown=10,
     )
     # uvicorn stops in good order on these and then sends them to itself once more, so that its
@@ -149,6 +176,18 @@ def _serve(settings: Settings) -> int:
         signal.signal(number, lambda *_: None)
     _Server(config, app).run()
     return 0
+
+
+def _make_first_key(engine: Engine) -> None:
+    """Make the first admin key and show it. Only here, on standard output: logs are kept."""
+    with session_factory(engine).begin() as session:
+        key = keys.ensure_admin(session)
+    if key is not None:
+        _say(
+            f"The first admin key, shown this once: {key}\n"
+            "Programs send it as `Authorization: Bearer KEY` (SDK and command line take "
+            "MIAOD_API_KEY); pages sign in with it. `miaod keys create` makes keys for others."
+        )
 
 
 class _Server(uvicorn.Server):
@@ -171,6 +210,12 @@ class _Server(uvicorn.Server):
             host, port = self.servers[0].sockets[0].getsockname()[:2]
             url = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
             _say(f"MI-AOD service on {url} (documentation at {url}/docs)")
+            doorkeeper: Doorkeeper = self._app.state.doorkeeper
+            if doorkeeper.is_open():
+                _say(
+                    "It has no key yet and is open to the user of this machine, and to nobody "
+                    "else; `python -m server keys create` makes the first one."
+                )
 
 
 def _say(sentence: str) -> None:

@@ -11,6 +11,7 @@ ServiceError            status, code (a stable word), detail (a sentence)
 ├── TooLarge            413 too_large             more bytes, pixels or files than allowed
 ├── UnsupportedMedia    415 unsupported_media     not a kind of file that is read here
 ├── Unprocessable       422 unprocessable         well-formed, but it makes no sense
+├── TooManyFailures     429 too_many_failures     wrong keys from this address; wait
 ├── Unavailable         503 unavailable           the database or the storage is away
 └── StorageFull         507 storage_full          no room left for what was sent
 ```
@@ -101,6 +102,18 @@ class Unprocessable(ServiceError):
 
     status = 422
     default_code = "unprocessable"
+
+
+class TooManyFailures(ServiceError):
+    """Too many wrong keys came from the caller's address; `retry_after` seconds may help."""
+
+    status = 429
+    default_code = "too_many_failures"
+
+    def __init__(self, detail: str, retry_after: int) -> None:
+        """Keep the sentence and the seconds."""
+        super().__init__(detail)
+        self.retry_after = retry_after
 
 
 class Unavailable(ServiceError):

@@ -17,7 +17,13 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.routing import Match
 
-from server.errors import ServiceError, StorageFull, Unavailable, VersionConflict
+from server.errors import (
+    ServiceError,
+    StorageFull,
+    TooManyFailures,
+    Unavailable,
+    VersionConflict,
+)
 from server.store.outage import AWAY, FULL, is_database_full, is_outage
 
 log = structlog.get_logger(__name__)
@@ -32,6 +38,7 @@ _CODES = {
     413: "too_large",
     415: "unsupported_media",
     422: "unprocessable",
+    429: "too_many_failures",
     503: "unavailable",
     507: "storage_full",
 }
@@ -78,6 +85,8 @@ async def _service_error(request: Request, error: Exception) -> Response:
     headers = {}
     if error.status == 401:
         headers = {"WWW-Authenticate": "Bearer"}
+    elif isinstance(error, TooManyFailures):
+        headers = {"Retry-After": str(error.retry_after)}
     elif error.status == 503:
         headers = _RETRY_AFTER
     return error_response(

@@ -8,26 +8,31 @@ from contextlib import ExitStack, asynccontextmanager, contextmanager
 from pathlib import Path
 
 import structlog
-from fastapi import Depends, FastAPI
+from fastapi import FastAPI
 from fastapi.responses import FileResponse, RedirectResponse
 from fastapi.routing import APIRoute
-from fastapi.security import HTTPBearer
 from fastapi.staticfiles import StaticFiles
+from starlette.middleware.cors import CORSMiddleware
 
 from server import __version__, handlers
+from server.access import RoleRoute, requires
 from server.deps import Context
+from server.doorkeeper import Doorkeeper
 from server.metrics import ProcessFigures, RequestMetricsMiddleware
-from server.middleware import AdminKeyMiddleware, BodyLimitMiddleware, RequestContextMiddleware
+from server.middleware import BodyLimitMiddleware, RequestContextMiddleware
 from server.routes import (
+    audit,
     cycle_events,
     cycles,
     exports,
     images,
     imports,
+    keys,
     models,
     operations,
     projects,
     queries,
+    session,
     uploads,
 )
 from server.routes.annotations import router as annotation_router
@@ -49,6 +54,7 @@ SWEEP_SECONDS = 3600.0
 MAX_JSON_BYTES = 4_000_000
 # Boundaries, names and fields of a form, besides its files.
 _FORM_BYTES = 2_000_000
+_KEY_BYTES = 10_000
 
 _DESCRIPTION = """
 Active learning for object detection: upload images, start a cycle, label what it asks for, start
@@ -59,7 +65,8 @@ the next one.
 * Every error answers `{"detail", "code", "request_id"}`; branch on `code`.
 * Boxes are corners in absolute pixels of the upright image (EXIF rotation applied), origin at the
   top left.
-* Where the server has a key, send `Authorization: Bearer KEY`.
+* Where the server has keys, send one as `Authorization: Bearer KEY`. `x-required-role` is the least
+  role that an operation needs; `anyone` needs no key.
 """
 
 
@@ -105,12 +112,12 @@ def create_app(settings: Settings | None = None, *, background: bool = False) ->
         lifespan=lifespan,
         docs_url=None,
         redoc_url=None,
-        # For the OpenAPI document only; the key is checked before a body is read, in middleware.
-        dependencies=[Depends(HTTPBearer(auto_error=False, description="The admin key."))],
-        responses=errors(400, 401, 413, 415, 422, 503, 507),
+        responses=errors(400, 413, 415, 422, 503, 507),
         generate_unique_id_function=_operation_id,
     )
+    app.router.route_class = RoleRoute  # a route without a role cannot be added here either
     app.state.context = context
+    app.state.doorkeeper = Doorkeeper(context)
     handlers.install(app)
     _add_middleware(app, settings)
     for router in (
@@ -124,6 +131,9 @@ def create_app(settings: Settings | None = None, *, background: bool = False) ->
         queries.router,
         models.router,
         exports.router,
+        session.router,
+        keys.router,
+        audit.router,
         operations.router,
     ):
         app.include_router(router)
@@ -136,17 +146,40 @@ def _operation_id(route: APIRoute) -> str:
 
 
 def _add_middleware(app: FastAPI, settings: Settings) -> None:
-    # The last one added is the outermost: figures, then id, then key, then size.
+    # The last one added is the outermost: figures, then id, then size. Keys and roles are looked at
+    # by the routes, before they read a body (see access.py).
     app.add_middleware(
         BodyLimitMiddleware,
         default_bytes=MAX_JSON_BYTES,
         bytes_by_path={
             "/images": settings.max_upload_files * settings.max_upload_bytes + _FORM_BYTES,
             "/imports": settings.max_archive_bytes + _FORM_BYTES,
+            "/session": _KEY_BYTES,  # anyone may send one
         },
     )
-    if settings.admin_key is not None:
-        app.add_middleware(AdminKeyMiddleware, key=settings.admin_key.get_secret_value())
+    if settings.cors_origins:
+        app.add_middleware(
+            CORSMiddleware,
+            allow_origins=settings.cors_origins,
+            allow_methods=["GET", "POST", "PUT", "PATCH", "DELETE"],
+            # Other sites send a key; the cookie is for our own pages.
+            allow_credentials=False,
+            allow_headers=[
+                "Authorization",
+                "Content-Type",
+                "Idempotency-Key",
+                "If-None-Match",
+                "Range",
+                "X-Request-ID",
+            ],
+            expose_headers=[
+                "Content-Disposition",
+                "ETag",
+                "Location",
+                "Retry-After",
+                "X-Request-ID",
+            ],
+        )
     app.add_middleware(RequestContextMiddleware)
     app.add_middleware(RequestMetricsMiddleware, figures=app.state.context.own_figures)
 
@@ -154,11 +187,14 @@ def _add_middleware(app: FastAPI, settings: Settings) -> None:
 def _add_pages(app: FastAPI) -> None:
     app.mount("/static", StaticFiles(directory=STATIC), name="static")
 
+    # The same for everyone, and of nobody's data.
     @app.get("/docs", include_in_schema=False)
+    @requires("anyone")
     def show_docs() -> FileResponse:
         return FileResponse(STATIC / "docs.html")
 
     @app.get("/", include_in_schema=False)
+    @requires("anyone")
     def show_start() -> RedirectResponse:
         return RedirectResponse("/docs")
 

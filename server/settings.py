@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 from typing import Annotated
 
@@ -10,6 +11,8 @@ from pydantic import Field, SecretStr, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from server.store.database import default_database_url
+
+_ORIGIN = re.compile(r"https?://([a-z0-9.-]+|\[[0-9a-f:]+\])(:\d{1,5})?")
 
 
 class Settings(BaseSettings):
@@ -28,7 +31,19 @@ class Settings(BaseSettings):
     host: str = Field("127.0.0.1", description="Address to listen on.")
     port: int = Field(8000, ge=0, le=65535, description="Port to listen on.")
     admin_key: SecretStr | None = Field(
-        None, description="Key that every request must present; unset: open to whoever reaches it."
+        None,
+        description=(
+            "A key with the role admin, beside those in the database. Unset: on loopback the "
+            "server is open until there is a key; elsewhere the first start makes one."
+        ),
+    )
+    cors_origins: Annotated[list[str], NoDecode] = Field(
+        default_factory=list,
+        description="Origins of other pages that may use the API with a key; default none.",
+    )
+    trusted_proxies: str = Field(
+        "127.0.0.1",
+        description="Addresses whose X-Forwarded-For and X-Forwarded-Proto are believed.",
     )
     import_roots: Annotated[list[Path], NoDecode] = Field(
         default_factory=list,
@@ -55,6 +70,22 @@ class Settings(BaseSettings):
     def _split_like_path(cls, value: object) -> object:
         if isinstance(value, str):
             return [part for part in value.split(os.pathsep) if part]
+        return value
+
+    @field_validator("cors_origins", mode="before")
+    @classmethod
+    def _split_at_blanks(cls, value: object) -> object:
+        return value.replace(",", " ").split() if isinstance(value, str) else value
+
+    @field_validator("cors_origins")
+    @classmethod
+    def _are_origins(cls, value: list[str]) -> list[str]:
+        for origin in value:
+            if _ORIGIN.fullmatch(origin) is None:
+                raise ValueError(
+                    f"{origin!r} is no origin: one looks like https://label.example.org, in small "
+                    "letters, without path, and never *"
+                )
         return value
 
     @property

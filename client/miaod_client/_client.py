@@ -7,10 +7,12 @@ import httpx2
 
 from miaod_client._config import resolve_api_key, resolve_url
 from miaod_client._resources.annotations import Annotations
+from miaod_client._resources.audit import Audit, Sessions
 from miaod_client._resources.cycles import Cycles
 from miaod_client._resources.exports import Exports
 from miaod_client._resources.images import Images
 from miaod_client._resources.imports import Imports
+from miaod_client._resources.keys import Keys
 from miaod_client._resources.models import Models
 from miaod_client._resources.operations import HealthChecks, Workers
 from miaod_client._resources.projects import Projects
@@ -47,8 +49,8 @@ class Client:
 
     Attributes:
         url: root of the server, as resolved.
-        projects, images, imports, annotations, cycles, queries, models, exports, workers, health:
-            the resources.
+        projects, images, imports, annotations, cycles, queries, models, exports, keys, audit,
+            session, workers, health: the resources.
     """
 
     def __init__(
@@ -82,6 +84,9 @@ class Client:
         self.queries = Queries(transport, self.annotations)
         self.models = Models(transport)
         self.exports = Exports(transport)
+        self.keys = Keys(transport)
+        self.audit = Audit(transport)
+        self.session = Sessions(transport)
         self.workers = Workers(transport)
         self.health = HealthChecks(transport)
 

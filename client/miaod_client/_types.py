@@ -19,6 +19,7 @@ ImportFormat = Literal["auto", "images", "voc", "coco"]
 ImportSplit = Literal["pool", "val", "test", "auto"]
 ExportFormat = Literal["coco", "voc"]
 Rendition = Literal["original", "display"]
+Role = Literal["viewer", "annotator", "engineer", "admin"]
 
 
 class Record(BaseModel):
@@ -418,3 +419,55 @@ class Readiness(Record):
 
     ready: bool
     checks: dict[str, Check]
+
+
+class Key(Record):
+    """A key, as far as it is told again; `projects` is `None` for all projects."""
+
+    id: str
+    name: str
+    role: str
+    projects: list[str] | None
+    prefix: str
+    created_at: datetime
+    created_by: str
+    last_used_at: datetime | None
+    expires_at: datetime | None
+    revoked_at: datetime | None
+
+
+class NewKey(Key):
+    """A key that was just made, with the key itself, which is never told again."""
+
+    key: str = Field(repr=False)
+
+
+class User(Record):
+    """Who asks; `id` is that of their key, `None` without one of the server's list."""
+
+    id: str | None
+    name: str
+    role: str
+    projects: list[str] | None
+
+
+class SessionInfo(Record):
+    """Who asks, and whether the server is open to the user of its machine, without keys."""
+
+    user: User
+    csrf_token: str | None
+    open: bool
+
+
+class AuditEntry(Record):
+    """Who did what, on which object, in which request."""
+
+    id: str
+    at: datetime
+    key: str | None
+    actor: str
+    action: str
+    project: str | None
+    object: str | None
+    request_id: str | None
+    detail: dict[str, Any]

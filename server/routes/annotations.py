@@ -6,15 +6,19 @@ from typing import Annotated
 
 from fastapi import APIRouter, Query
 
-from server.deps import ReadSessionDep, SessionDep
+from server.access import RoleRoute, requires
+from server.deps import CallerDep, ReadSessionDep, SessionDep
 from server.schemas import AnnotationIn, AnnotationOut, EntityId
 from server.schemas.common import MAX_INTEGER, Author, ClaimToken, errors
 from server.services import annotations as service
 
-router = APIRouter(prefix="/images/{image_id}/annotations", tags=["annotations"])
+router = APIRouter(
+    prefix="/images/{image_id}/annotations", tags=["annotations"], route_class=RoleRoute
+)
 
 
 @router.get("", responses=errors(404))
+@requires("viewer")
 def get_annotation(image_id: EntityId, session: ReadSessionDep) -> AnnotationOut:
     """Read the current boxes of an image and their version."""
     view = service.current(session, image_id)
@@ -22,12 +26,15 @@ def get_annotation(image_id: EntityId, session: ReadSessionDep) -> AnnotationOut
 
 
 @router.put("", responses=errors(404, 409))
-def put_annotation(image_id: EntityId, body: AnnotationIn, session: SessionDep) -> AnnotationOut:
+@requires("annotator")
+def put_annotation(
+    image_id: EntityId, body: AnnotationIn, session: SessionDep, caller: CallerDep
+) -> AnnotationOut:
     """Save the full set of boxes of an image; an empty list is a valid negative.
 
     `version` is the one that the boxes are based on, so that nobody's work is overwritten unseen:
     the answer has the next one. The same body again is a 200 that changes nothing. The image's
-    waiting query becomes labeled.
+    waiting query becomes labeled. With a key, its name is the author.
 
     409 `version_conflict` carries the stored annotation as `current`; 409 `claimed`: somebody else
     holds the image. 422 names the box that cannot be, and why.
@@ -35,9 +42,10 @@ def put_annotation(image_id: EntityId, body: AnnotationIn, session: SessionDep) 
     revision = service.Revision(
         version=body.version,
         boxes=[box.model_dump(by_alias=True) for box in body.boxes],
-        author=body.author,
+        author=caller.author(body.author),
         source=body.source,
         claim_token=body.claim_token,
+        holder=caller.holder,
         seconds=body.seconds,
     )
     view = service.save(session, image_id, revision)
@@ -45,9 +53,11 @@ def put_annotation(image_id: EntityId, body: AnnotationIn, session: SessionDep) 
 
 
 @router.delete("", responses=errors(404, 409))
+@requires("annotator")
 def delete_annotation(
     image_id: EntityId,
     session: SessionDep,
+    caller: CallerDep,
     version: Annotated[
         int | None,
         Query(ge=0, le=MAX_INTEGER, description="Only if this is the current version."),
@@ -59,5 +69,12 @@ def delete_annotation(
 
     The image is back in its split's unlabeled part, where a coming cycle may select it.
     """
-    view = service.clear(session, image_id, version=version, author=author, claim_token=claim_token)
+    view = service.clear(
+        session,
+        image_id,
+        version=version,
+        author=caller.author(author),
+        claim_token=claim_token,
+        holder=caller.holder,
+    )
     return AnnotationOut.model_validate(view, from_attributes=True)

@@ -10,6 +10,7 @@ from typing import Annotated
 from fastapi import APIRouter, Depends, Header, Query, Response
 from fastapi.sse import KEEPALIVE_COMMENT, EventSourceResponse, format_sse_event
 
+from server.access import RoleRoute, requires
 from server.deps import ContextDep
 from server.schemas import CycleEventOut, EntityId
 from server.schemas.common import MAX_INTEGER, errors
@@ -25,7 +26,7 @@ KEEPALIVE_SECONDS = 15.0
 RETRY_MILLISECONDS = 2000
 FOREVER = float("inf")
 
-router = APIRouter(prefix="/cycles", tags=["cycles"])
+router = APIRouter(prefix="/cycles", tags=["cycles"], route_class=RoleRoute)
 
 
 def get_history(
@@ -70,6 +71,7 @@ def get_history(
         204: {"description": "The cycle has ended, and the reader has seen all of it."},
     },
 )
+@requires("viewer")
 async def watch_cycle(
     cycle_id: EntityId,
     context: ContextDep,

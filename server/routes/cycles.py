@@ -6,6 +6,7 @@ from typing import Annotated
 
 from fastapi import APIRouter, Path, Query, Request, Response
 
+from server.access import RoleRoute, requires
 from server.deps import ContextDep, PageDep, ReadSessionDep, SessionDep, SettingsDep
 from server.routes.content import blob_response
 from server.schemas import (
@@ -19,12 +20,13 @@ from server.schemas import (
     ScoreOut,
 )
 from server.schemas.common import errors
-from server.services import cycles
+from server.services import audit, cycles
 
-router = APIRouter(prefix="/cycles", tags=["cycles"])
+router = APIRouter(prefix="/cycles", tags=["cycles"], route_class=RoleRoute)
 
 
 @router.post("", status_code=202, responses=errors(404, 409))
+@requires("engineer")
 def create_cycle(
     body: CycleIn, session: SessionDep, settings: SettingsDep, response: Response
 ) -> CycleOut:
@@ -52,6 +54,7 @@ def create_cycle(
 
 
 @router.get("", responses=errors(404))
+@requires("viewer")
 def list_cycles(
     session: ReadSessionDep,
     page: PageDep,
@@ -64,12 +67,14 @@ def list_cycles(
 
 
 @router.get("/{cycle_id}", responses=errors(404))
+@requires("viewer")
 def get_cycle(cycle_id: EntityId, session: ReadSessionDep) -> CycleOut:
     """Read a cycle: where it is, or why it waits."""
     return CycleOut.of(cycles.get(session, cycle_id))
 
 
 @router.post("/{cycle_id}/cancel", responses=errors(404, 409))
+@requires("engineer")
 def cancel_cycle(cycle_id: EntityId, session: SessionDep) -> CycleOut:
     """Cancel a cycle: at once while it waits, within seconds while it runs.
 
@@ -79,6 +84,7 @@ def cancel_cycle(cycle_id: EntityId, session: SessionDep) -> CycleOut:
 
 
 @router.post("/{cycle_id}/resume", status_code=202, responses=errors(404, 409))
+@requires("engineer")
 def resume_cycle(cycle_id: EntityId, session: SessionDep) -> CycleOut:
     """Take up a failed or cancelled cycle at its last checkpoint.
 
@@ -91,6 +97,7 @@ def resume_cycle(cycle_id: EntityId, session: SessionDep) -> CycleOut:
 
 
 @router.get("/{cycle_id}/metrics", responses=errors(404))
+@requires("viewer")
 def get_cycle_metrics(cycle_id: EntityId, session: ReadSessionDep) -> CycleMetricsOut:
     """Read how good the cycle's model is on the validation set, or why that is not known."""
     view = CycleOut.of(cycles.get(session, cycle_id))
@@ -100,6 +107,7 @@ def get_cycle_metrics(cycle_id: EntityId, session: ReadSessionDep) -> CycleMetri
 
 
 @router.get("/{cycle_id}/scores", responses=errors(404, 409))
+@requires("viewer")
 def list_cycle_scores(cycle_id: EntityId, session: ReadSessionDep, page: PageDep) -> Page[ScoreOut]:
     """List what the cycle thought of every unlabeled image of the pool, best first.
 
@@ -111,6 +119,7 @@ def list_cycle_scores(cycle_id: EntityId, session: ReadSessionDep, page: PageDep
 
 
 @router.get("/{cycle_id}/artifacts", responses=errors(404))
+@requires("viewer")
 def list_cycle_artifacts(cycle_id: EntityId, session: ReadSessionDep) -> Page[ArtifactOut]:
     """List the files that the cycle left behind, by name: a dozen at most, on one page."""
     found = [ArtifactOut.of(artifact) for artifact in cycles.artifacts(session, cycle_id)]
@@ -126,6 +135,7 @@ def list_cycle_artifacts(cycle_id: EntityId, session: ReadSessionDep) -> Page[Ar
         304: {"description": "The client has it already (If-None-Match)."},
     },
 )
+@requires("engineer")
 def get_cycle_artifact(
     cycle_id: EntityId,
     name: Annotated[str, Path(pattern=r"^[A-Za-z0-9._-]{1,64}$", examples=["scores.npz"])],
@@ -133,6 +143,8 @@ def get_cycle_artifact(
     request: Request,
 ) -> Response:
     """Download one of the cycle's files."""
-    with context.reading() as session:
+    with context.sessions.begin() as session:
         artifact = cycles.artifact(session, cycle_id, name)
+        project = cycles.get(session, cycle_id).cycle.project_id
+        audit.record(session, "artifact_downloaded", project=project, subject=cycle_id, name=name)
     return blob_response(request, context.blobs, artifact.sha256, artifact.media_type, name)

@@ -7,13 +7,14 @@ from typing import Annotated, Any, Literal
 from fastapi import APIRouter, Query
 from fastapi.responses import StreamingResponse
 
+from server.access import RoleRoute, requires
 from server.deps import ContextDep
 from server.routes.content import disposition
 from server.schemas import EntityId
 from server.schemas.common import errors
-from server.services import exports
+from server.services import audit, exports
 
-router = APIRouter(prefix="/exports", tags=["exports"])
+router = APIRouter(prefix="/exports", tags=["exports"], route_class=RoleRoute)
 
 _FILE: dict[int | str, dict[str, Any]] = {
     200: {
@@ -24,6 +25,7 @@ _FILE: dict[int | str, dict[str, Any]] = {
 
 
 @router.get("", response_class=StreamingResponse, responses={**errors(404), **_FILE})
+@requires("engineer")
 def export_labels(
     context: ContextDep,
     project: Annotated[EntityId, Query(description="Whose labels.")],
@@ -40,6 +42,8 @@ def export_labels(
     and an import of the same file gives the same boxes. COCO category ids are the class ids plus 1.
     """
     made = exports.export(context.reading, context.blobs, project, format, with_images=images)
+    with context.sessions.begin() as session:
+        audit.record(session, "labels_exported", project=project, format=format, with_images=images)
     return StreamingResponse(
         made.chunks,
         media_type=made.media_type,

@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Query, Request, Response
 
+from server.access import RoleRoute, requires
 from server.deps import ContextDep, PageDep, ReadSessionDep, SessionDep
 from server.routes.content import blob_response, made_response, rendition_response
 from server.schemas import (
@@ -22,7 +23,7 @@ from server.schemas.common import Name, errors
 from server.services import images, renditions
 from server.store.models import Image
 
-router = APIRouter(prefix="/images", tags=["images"])
+router = APIRouter(prefix="/images", tags=["images"], route_class=RoleRoute)
 
 _PICTURE: dict[int | str, dict[str, Any]] = {
     200: {"content": {"image/*": {}}, "description": "The picture."},
@@ -31,6 +32,7 @@ _PICTURE: dict[int | str, dict[str, Any]] = {
 
 
 @router.get("", responses=errors(404))
+@requires("viewer")
 def list_images(
     session: ReadSessionDep,
     page: PageDep,
@@ -59,12 +61,14 @@ def list_images(
 
 
 @router.get("/{image_id}", responses=errors(404))
+@requires("viewer")
 def get_image(image_id: EntityId, session: ReadSessionDep) -> ImageOut:
     """Read what is known of an image."""
     return ImageOut.of(images.view(session, images.get(session, image_id)))
 
 
 @router.patch("/{image_id}", responses=errors(404, 409))
+@requires("engineer")
 def update_image(image_id: EntityId, body: ImagePatch, session: SessionDep) -> ImageOut:
     """Move an image to another split, or un-skip it.
 
@@ -76,12 +80,14 @@ def update_image(image_id: EntityId, body: ImagePatch, session: SessionDep) -> I
 
 
 @router.delete("/{image_id}", status_code=204, responses=errors(404))
+@requires("engineer")
 def delete_image(image_id: EntityId, session: SessionDep) -> None:
     """Delete an image. It is gone at once, and so are its queries; its bytes are purged later."""
     images.delete(session, image_id)
 
 
 @router.get("/{image_id}/content", response_class=Response, responses={**errors(404), **_PICTURE})
+@requires("viewer")
 def get_image_content(
     image_id: EntityId,
     context: ContextDep,
@@ -106,12 +112,14 @@ def get_image_content(
 
 
 @router.get("/{image_id}/thumbnail", response_class=Response, responses={**errors(404), **_PICTURE})
+@requires("viewer")
 def get_image_thumbnail(image_id: EntityId, context: ContextDep, request: Request) -> Response:
     """The upright picture as a JPEG with at most 256 pixels on its longer side."""
     return _rendition(request, context, _image(context, image_id), "thumbnail")
 
 
 @router.get("/{image_id}/predictions", responses=errors(404))
+@requires("viewer")
 def get_image_predictions(image_id: EntityId, session: ReadSessionDep) -> ImagePredictionsOut:
     """What the project's newest model sees on the image.
 

@@ -11,8 +11,9 @@ from fastapi.exceptions import RequestValidationError
 from pydantic import ValidationError
 from starlette.concurrency import run_in_threadpool
 
-from server.deps import Context, ContextDep, PageDep, ReadSessionDep
-from server.errors import BadRequest, StorageFull, TooLarge, Unprocessable
+from server.access import RoleRoute, requires
+from server.deps import CallerDep, Context, ContextDep, PageDep, ReadSessionDep
+from server.errors import BadRequest, Forbidden, StorageFull, TooLarge, Unprocessable
 from server.multipart import Form, receive_form
 from server.schemas import EntityId, ImportIn, ImportOut
 from server.schemas.common import errors
@@ -20,7 +21,7 @@ from server.schemas.imports import ImportOptions
 from server.services import imports, projects
 from server.services.paging import PageRequest
 
-router = APIRouter(prefix="/imports", tags=["imports"])
+router = APIRouter(prefix="/imports", tags=["imports"], route_class=RoleRoute)
 
 Options = TypeVar("Options", bound=ImportOptions)
 
@@ -76,9 +77,11 @@ async def receive_import(request: Request, context: ContextDep) -> AsyncIterator
     openapi_extra=_body_schema(),
     responses=errors(400, 404, 413, 415, 507),
 )
+@requires("engineer")
 async def create_import(
     context: ContextDep,
     body: Annotated[ImportIn | Form, Depends(receive_import, scope="function")],
+    caller: CallerDep,
     response: Response,
 ) -> ImportOut:
     """Import a data set: a folder below one of the server's import roots (JSON, `path`), or an
@@ -87,14 +90,21 @@ async def create_import(
     It runs in the background; `GET /imports/{id}` tells how far it is and names every item that
     was refused. Pictures that the project has already are duplicates, so importing again after
     mending the refused items takes only those. Labels go onto images that have none: annotations
-    that are there are never overwritten.
+    that are there are never overwritten. Import roots are shared by all projects: only a key for
+    all of them reads folders there.
     """
+    if not isinstance(body, Form) and caller.projects is not None:
+        raise Forbidden(
+            f"{caller.name!r} is for some projects, and the server's folders belong to all: "
+            "upload an archive"
+        )
     view = await run_in_threadpool(_create, context, body)
     response.headers["Location"] = f"/imports/{view.id}"
     return view
 
 
 @router.get("/{import_id}", responses=errors(404))
+@requires("engineer")
 def get_import(import_id: EntityId, session: ReadSessionDep, page: PageDep) -> ImportOut:
     """Read how far an import is, with a page of the items it refused."""
     return ImportOut.of(imports.view(session, import_id, page))

@@ -8,11 +8,12 @@ from fastapi import APIRouter, Response
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
 
 from server import __version__
+from server.access import RoleRoute, requires
 from server.deps import ContextDep, PageDep, ReadSessionDep
 from server.schemas import CheckOut, HealthOut, Page, ReadinessOut, WorkerOut
 from server.services import workers
 
-router = APIRouter(tags=["operations"])
+router = APIRouter(tags=["operations"], route_class=RoleRoute)
 
 _FIGURES: dict[int | str, dict[str, Any]] = {
     200: {
@@ -28,6 +29,7 @@ _FIGURES: dict[int | str, dict[str, Any]] = {
 
 
 @router.get("/workers")
+@requires("engineer")
 def list_workers(session: ReadSessionDep, page: PageDep) -> Page[WorkerOut]:
     """List the workers that ever reported, with when they were last seen."""
     found = workers.page(session, page).map(WorkerOut.of)
@@ -35,6 +37,7 @@ def list_workers(session: ReadSessionDep, page: PageDep) -> Page[WorkerOut]:
 
 
 @router.get("/healthz")
+@requires("anyone")
 async def get_liveness() -> HealthOut:
     """Say that the process answers; needs no key."""
     return HealthOut(version=__version__)
@@ -44,6 +47,7 @@ async def get_liveness() -> HealthOut:
     "/readyz",
     responses={503: {"model": ReadinessOut, "description": "Something is amiss: see `checks`."}},
 )
+@requires("anyone")
 async def get_readiness(context: ContextDep, response: Response) -> ReadinessOut:
     """Say whether database, schema, storage and free space are in order; needs no key.
 
@@ -59,8 +63,9 @@ async def get_readiness(context: ContextDep, response: Response) -> ReadinessOut
 
 
 @router.get("/metrics", response_class=Response, responses=_FIGURES)
+@requires("viewer", all_projects=True)
 async def get_metrics(context: ContextDep) -> Response:
-    """Tell Prometheus how the service does; needs the key where the server has one.
+    """Tell Prometheus how the service does.
 
     Figures of cycles, imports, workers and queries are those of the whole service, whichever server
     is asked; those with a label `process`, and `process_*`, are this process's own. While the

@@ -6,7 +6,9 @@ from typing import Annotated
 
 from fastapi import APIRouter, Query, Response
 
-from server.deps import PageDep, ReadSessionDep, SessionDep, SettingsDep
+from server.access import RoleRoute, requires
+from server.deps import CallerDep, PageDep, ReadSessionDep, SessionDep, SettingsDep
+from server.errors import Forbidden
 from server.schemas import (
     EntityId,
     Page,
@@ -18,10 +20,11 @@ from server.schemas import (
 from server.schemas.common import Name, errors
 from server.services import projects
 
-router = APIRouter(prefix="/projects", tags=["projects"])
+router = APIRouter(prefix="/projects", tags=["projects"], route_class=RoleRoute)
 
 
 @router.post("", status_code=201, responses=errors(409))
+@requires("engineer", all_projects=True)
 def create_project(
     body: ProjectIn, session: SessionDep, settings: SettingsDep, response: Response
 ) -> ProjectOut:
@@ -43,6 +46,7 @@ def create_project(
 
 
 @router.get("")
+@requires("viewer")
 def list_projects(
     session: ReadSessionDep,
     page: PageDep,
@@ -54,6 +58,7 @@ def list_projects(
 
 
 @router.get("/{project_id}", responses=errors(404))
+@requires("viewer")
 def get_project(project_id: EntityId, session: ReadSessionDep) -> ProjectDetailOut:
     """Read a project and count its images."""
     project = projects.get(session, project_id)
@@ -63,16 +68,25 @@ def get_project(project_id: EntityId, session: ReadSessionDep) -> ProjectDetailO
 
 
 @router.patch("/{project_id}", responses=errors(404, 409))
+@requires("engineer")
 def update_project(
-    project_id: EntityId, body: ProjectPatch, session: SessionDep, settings: SettingsDep
+    project_id: EntityId,
+    body: ProjectPatch,
+    session: SessionDep,
+    settings: SettingsDep,
+    caller: CallerDep,
 ) -> ProjectOut:
     """Change a project; what is absent stays.
 
     Classes can only be added, at the end of the list: ids stay what they were. A class added later
     counts as unknown, not as absent, on images labeled before.
 
-    409 `classes_append_only`, `name_taken`.
+    Names are shared by all projects: only a key for all of them can change one. 409
+    `classes_append_only`, `name_taken`.
     """
+    # Else a name that is taken would tell of a project that does not exist for the key.
+    if body.name is not None and caller.projects is not None:
+        raise Forbidden(f"{caller.name!r} is for some projects: it cannot rename them")
     defaults = body.cycle_defaults
     changes = projects.Changes(
         name=body.name,
@@ -86,6 +100,7 @@ def update_project(
 
 
 @router.delete("/{project_id}", status_code=204, responses=errors(404))
+@requires("engineer")
 def delete_project(project_id: EntityId, session: SessionDep) -> None:
     """Delete a project. It is gone at once, its cycle is cancelled, its bytes are purged later."""
     projects.delete(session, project_id)

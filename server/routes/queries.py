@@ -6,7 +6,8 @@ from typing import Annotated, Literal
 
 from fastapi import APIRouter, Query, Request, Response
 
-from server.deps import ContextDep, PageDep, ReadSessionDep, SessionDep
+from server.access import RoleRoute, requires
+from server.deps import CallerDep, ContextDep, PageDep, ReadSessionDep, SessionDep
 from server.errors import Unprocessable
 from server.routes.content import blob_response
 from server.schemas import (
@@ -24,10 +25,11 @@ from server.schemas import (
 from server.schemas.common import errors
 from server.services import queries
 
-router = APIRouter(prefix="/queries", tags=["queries"])
+router = APIRouter(prefix="/queries", tags=["queries"], route_class=RoleRoute)
 
 
 @router.get("", responses=errors(404))
+@requires("viewer")
 def list_queries(
     session: ReadSessionDep,
     page: PageDep,
@@ -58,50 +60,65 @@ def list_queries(
 
 
 @router.post("/claim", responses=errors(404))
-def claim_queries(body: ClaimIn, session: SessionDep) -> ClaimOut:
+@requires("annotator")
+def claim_queries(body: ClaimIn, session: SessionDep, caller: CallerDep) -> ClaimOut:
     """Take the next images to label; nobody else gets them while the claim holds.
 
     Save each with the token (`PUT /images/{id}/annotations`), or release or skip it; send a
-    heartbeat when it takes longer. `items` is empty when nothing is left.
+    heartbeat when it takes longer. `items` is empty when nothing is left. With a key, its name is
+    the author, and only that key can use the token.
     """
     claim = queries.claim(
         session,
         project_id=body.project,
         limit=body.limit,
         seconds=body.seconds,
-        author=body.author,
+        author=caller.author(body.author),
     )
     return ClaimOut.of(claim)
 
 
 @router.get("/{query_id}", responses=errors(404))
+@requires("viewer")
 def get_query(query_id: EntityId, session: ReadSessionDep) -> QueryOut:
     """Read one query."""
     return QueryOut.of(queries.get(session, query_id))
 
 
 @router.post("/{query_id}/heartbeat", responses=errors(404, 409))
-def heartbeat_query(query_id: EntityId, body: HeartbeatIn, session: SessionDep) -> HeartbeatOut:
+@requires("annotator")
+def heartbeat_query(
+    query_id: EntityId, body: HeartbeatIn, session: SessionDep, caller: CallerDep
+) -> HeartbeatOut:
     """Prolong a claim: this query and every other that is still held under the token.
 
     409 `stale_claim`: it has lapsed or ended; the image may be somebody else's by now.
     """
-    expires = queries.heartbeat(session, query_id, body.claim_token, body.seconds)
+    expires = queries.heartbeat(
+        session, query_id, body.claim_token, body.seconds, holder=caller.holder
+    )
     return HeartbeatOut(expires_at=expires)
 
 
 @router.post("/{query_id}/release", responses=errors(404, 409))
-def release_query(query_id: EntityId, body: ReleaseIn, session: SessionDep) -> QueryOut:
+@requires("annotator")
+def release_query(
+    query_id: EntityId, body: ReleaseIn, session: SessionDep, caller: CallerDep
+) -> QueryOut:
     """Give a query back, so that somebody else can take it."""
-    return QueryOut.of(queries.release(session, query_id, body.claim_token))
+    return QueryOut.of(queries.release(session, query_id, body.claim_token, holder=caller.holder))
 
 
 @router.post("/{query_id}/skip", responses=errors(404, 409))
-def skip_query(query_id: EntityId, body: SkipIn, session: SessionDep) -> QueryOut:
+@requires("annotator")
+def skip_query(
+    query_id: EntityId, body: SkipIn, session: SessionDep, caller: CallerDep
+) -> QueryOut:
     """Say that the image cannot be labeled. No cycle selects it again until it is un-skipped
     (`PATCH /images/{id}` with `skipped: false`) or labeled after all.
     """
-    return QueryOut.of(queries.skip(session, query_id, body.claim_token, body.reason))
+    view = queries.skip(session, query_id, body.claim_token, body.reason, holder=caller.holder)
+    return QueryOut.of(view)
 
 
 @router.get(
@@ -113,6 +130,7 @@ def skip_query(query_id: EntityId, body: SkipIn, session: SessionDep) -> QueryOu
         304: {"description": "The client has it already (If-None-Match)."},
     },
 )
+@requires("viewer")
 def get_query_heatmap(query_id: EntityId, context: ContextDep, request: Request) -> Response:
     """Where the model is uncertain, as a picture to lay over the image.
 

@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import AsyncIterator
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Request
 from pydantic import TypeAdapter, ValidationError
 
+from server.access import RoleRoute, requires
 from server.deps import Context, ContextDep
 from server.errors import StorageFull, Unprocessable
 from server.multipart import Form, ReceivedFile, receive_form
 from server.schemas import EntityId, Split, UploadedFile, UploadOut
 from server.schemas.common import errors
-from server.services import intake, projects
+from server.services import audit, intake, projects
 from server.services.intake import Added, Candidate, Refused
 from server.store.outage import FULL
 
-router = APIRouter(prefix="/images", tags=["images"])
+router = APIRouter(prefix="/images", tags=["images"], route_class=RoleRoute)
 
 NO_ROOM = "the server's storage is full: send this file again once there is room"
 
@@ -79,6 +81,7 @@ async def receive_images(request: Request, context: ContextDep) -> AsyncIterator
 
 
 @router.post("", openapi_extra=_FORM, responses=errors(400, 404, 413, 415, 507))
+@requires("engineer")
 def upload_images(
     context: ContextDep,
     form: Annotated[Form, Depends(receive_images, scope="function")],
@@ -100,12 +103,16 @@ def upload_images(
     candidates = [each for each in prepared if isinstance(each, Candidate)]
     with context.sessions.begin() as session:
         added = iter(intake.add(session, project_id, split, candidates))
-    answers = [next(added) if isinstance(each, Candidate) else each for each in prepared]
+        answers = [next(added) if isinstance(each, Candidate) else each for each in prepared]
+        counts: Counter[str] = Counter(answer.status for answer in answers)
+        audit.record(
+            session, "images_uploaded", project=project_id, split=split, counts=dict(counts)
+        )
     return UploadOut(
         items=[UploadedFile.of(answer) for answer in answers],
-        created=sum(answer.status == "created" for answer in answers),
-        duplicate=sum(answer.status == "duplicate" for answer in answers),
-        rejected=sum(answer.status == "rejected" for answer in answers),
+        created=counts["created"],
+        duplicate=counts["duplicate"],
+        rejected=counts["rejected"],
     )
 
 

@@ -4,6 +4,7 @@ Names end in `In` (a body that creates), `Patch` (a body that changes) and `Out`
 """
 
 from server.schemas.annotations import AnnotationIn, AnnotationOut, BoxModel
+from server.schemas.audit import AuditEntryOut
 from server.schemas.common import EntityId, ErrorOut, FieldProblem, Page
 from server.schemas.cycles import (
     ArtifactOut,
@@ -34,6 +35,7 @@ from server.schemas.imports import (
     ImportOut,
     ImportRefusalOut,
 )
+from server.schemas.keys import KeyCreatedOut, KeyIn, KeyOut, KeyPatch
 from server.schemas.models import ModelOut, ModelPatch
 from server.schemas.operations import CheckOut, HealthOut, ReadinessOut, WorkerOut
 from server.schemas.projects import (
@@ -54,11 +56,13 @@ from server.schemas.queries import (
     ReleaseIn,
     SkipIn,
 )
+from server.schemas.session import SessionOut, SignInIn, UserOut
 
 __all__ = [
     "AnnotationIn",
     "AnnotationOut",
     "ArtifactOut",
+    "AuditEntryOut",
     "BoxModel",
     "CheckOut",
     "ClaimIn",
@@ -85,6 +89,10 @@ __all__ = [
     "ImportOptions",
     "ImportOut",
     "ImportRefusalOut",
+    "KeyCreatedOut",
+    "KeyIn",
+    "KeyOut",
+    "KeyPatch",
     "Metrics",
     "ModelOut",
     "ModelPatch",
@@ -101,9 +109,12 @@ __all__ = [
     "ReadinessOut",
     "ReleaseIn",
     "ScoreOut",
+    "SessionOut",
+    "SignInIn",
     "SkipIn",
     "Split",
     "UploadOut",
     "UploadedFile",
+    "UserOut",
     "WorkerOut",
 ]

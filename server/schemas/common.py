@@ -142,19 +142,25 @@ def _example(status: int) -> dict[str, Any]:
 
 _MEANING = {
     400: "The body cannot be read.",
-    401: "No key, or a wrong one.",
+    401: "No key, or one that opens nothing.",
+    403: "The key has another role, or is for other projects; or another page sent the request.",
     404: "There is no such thing, or no longer.",
     409: "The state of things forbids it now; the sentence says why.",
     413: "More bytes or files than allowed.",
     415: "Not a kind of body that is read here.",
     422: "Malformed (a list of fields) or without sense (a sentence).",
+    429: "Too many wrong keys came from the address: wait as `Retry-After` says.",
     503: "The database or the storage is away; try again later.",
     507: "The storage is full.",
 }
 
 _EXAMPLES: dict[int, tuple[str | list[dict[str, Any]], str]] = {
     400: ("the body is no JSON that can be read: Expecting value", "bad_request"),
-    401: ("send the key as `Authorization: Bearer KEY`", "unauthorized"),
+    401: (
+        "send a key as `Authorization: Bearer KEY`, or sign in with one (POST /session)",
+        "unauthorized",
+    ),
+    403: ("this needs the role engineer, and the key 'ana' has annotator", "forbidden"),
     404: (f"no project {EXAMPLE_ID}", "not_found"),
     409: ("there is already a project named 'street'", "name_taken"),
     413: ("the body has more bytes than are taken here", "too_large"),
@@ -168,6 +174,10 @@ _EXAMPLES: dict[int, tuple[str | list[dict[str, Any]], str]] = {
             }
         ],
         "invalid_request",
+    ),
+    429: (
+        "10 wrong keys came from your address within a minute: try again in 42 s",
+        "too_many_failures",
     ),
     503: ("the database does not answer just now; try again in some seconds", "unavailable"),
     507: ("the server's storage is full; nothing of this was kept", "storage_full"),

@@ -37,7 +37,7 @@ class WorkerOut(BaseModel):
             last_seen=view.last_seen,
             seconds_since_seen=view.seconds_since_seen,
             live=view.live,
-            cycle=worker.cycle_id,
+            cycle=view.cycle_id,
         )
 
 

@@ -48,6 +48,7 @@ class Revision:
         source: human, import or suggestion.
         claim_token: of the claim under which the image is, if it is under one.
         seconds: time spent.
+        holder: the only one whose claim may be used; None: whoever has the token.
     """
 
     version: int
@@ -56,6 +57,7 @@ class Revision:
     source: str = "human"
     claim_token: str | None = None
     seconds: float | None = None
+    holder: str | None = None
 
 
 def current(session: Session, image_id: str) -> AnnotationView:
@@ -85,7 +87,7 @@ def save(session: Session, image_id: str, revision: Revision) -> AnnotationView:
         and _same(latest.boxes, boxes)
     ):
         return _view(session, image)
-    _check_claim(session, image, revision.claim_token)
+    _check_claim(session, image, revision.claim_token, revision.holder)
     _check_version(session, image, revision.version)
     record(
         session,
@@ -106,6 +108,7 @@ def clear(
     version: int | None,
     author: str,
     claim_token: str | None = None,
+    holder: str | None = None,
 ) -> AnnotationView:
     """Make an image unlabeled again, as a new revision; an unlabeled one stays as it is.
 
@@ -119,7 +122,7 @@ def clear(
     image = images.get(session, image_id, for_update=True)
     if image.state == "unlabeled":
         return _view(session, image)
-    _check_claim(session, image, claim_token)
+    _check_claim(session, image, claim_token, holder)
     if version is not None:
         _check_version(session, image, version)
     num_classes = len(projects.class_names(session, image.project_id))
@@ -246,13 +249,14 @@ def _same(stored: Sequence[Json], boxes: Sequence[Json]) -> bool:
     )
 
 
-def _check_claim(session: Session, image: Image, token: str | None) -> None:
-    holder = queries.holder(session, image.id)
-    if holder is None or holder.claim_token is None:
+def _check_claim(session: Session, image: Image, token: str | None, holder: str | None) -> None:
+    held = queries.holder(session, image.id)
+    if held is None or held.claim_token is None:
         return
-    if token is None or not secrets.compare_digest(holder.claim_token, token):
+    theirs = holder is None or held.claimed_by == holder
+    if token is None or not theirs or not secrets.compare_digest(held.claim_token, token):
         raise Conflict(
-            f"image {image.name} is claimed by {holder.claimed_by}: send the claim's token, or "
+            f"image {image.name} is claimed by {held.claimed_by}: send the claim's token, or "
             "wait until the claim is released or has lapsed",
             code="claimed",
         )

@@ -12,7 +12,7 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
 from server.errors import Conflict, NotFound, Unprocessable
-from server.services import projects, queries, training, workers
+from server.services import audit, projects, queries, training, workers
 from server.services.paging import PageOf, PageRequest, SortKey, paginate
 from server.store import events, queue
 from server.store.models import (
@@ -122,6 +122,7 @@ def create(session: Session, asked: CycleRequest, *, default_preset: str) -> Cyc
             "another cycle of the project was started just now", code="cycle_active"
         ) from None
     events.write_first(session, cycle)
+    audit.record(session, "cycle_created", project=project.id, subject=cycle.id, budget=budget)
     log.info("cycle queued", action="cycle_queued", project=project.id, cycle=cycle.id, kind=kind)
     return _views(session, [cycle])[0]
 
@@ -197,6 +198,7 @@ def cancel(session: Session, cycle_id: str) -> CycleView:
             code="cycle_ended",
         )
     session.refresh(cycle)
+    audit.record(session, "cycle_cancelled", project=cycle.project_id, subject=cycle.id)
     log.info("cycle cancel asked", action="cycle_cancel", cycle=cycle.id, state=cycle.state)
     return _views(session, [cycle])[0]
 
@@ -233,6 +235,7 @@ def resume(session: Session, cycle_id: str) -> CycleView:
         )
     queue.resume(session, Cycle, cycle_id)
     session.refresh(cycle)
+    audit.record(session, "cycle_resumed", project=project.id, subject=cycle.id)
     log.info("cycle resumed", action="cycle_resumed", project=project.id, cycle=cycle.id)
     return _views(session, [cycle])[0]
 

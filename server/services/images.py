@@ -10,7 +10,7 @@ from sqlalchemy import Select, and_, exists, func, select, update
 from sqlalchemy.orm import Session
 
 from server.errors import Conflict, NotFound, Unprocessable
-from server.services import projects, queries
+from server.services import audit, projects, queries
 from server.services.paging import PageOf, PageRequest, SortKey, paginate
 from server.store.models import (
     Cycle,
@@ -183,6 +183,14 @@ def change(
     if unskip:
         image.skipped_at = image.skip_reason = None
     session.flush()
+    audit.record(
+        session,
+        "image_changed",
+        project=image.project_id,
+        subject=image.id,
+        split=image.split,
+        unskip=unskip,
+    )
     return view(session, image)
 
 
@@ -192,6 +200,9 @@ def delete(session: Session, image_id: str) -> None:
     image.deleted_at = utc_now()
     session.flush()
     _withdraw(session, image.id)
+    audit.record(
+        session, "image_deleted", project=image.project_id, subject=image.id, name=image.name
+    )
     log.info("image deleted", action="image_deleted", project=image.project_id, image=image.id)
 
 

@@ -20,7 +20,7 @@ from server.errors import NotFound, ServiceError
 from server.formats.archive import ArchiveRefused
 from server.formats.boxes import LabelsRefused
 from server.formats.dataset import LayoutRefused
-from server.services import projects
+from server.services import audit, projects
 from server.services.import_job import ImportJob, Lifeline, unpacked_folders
 from server.services.import_paths import below_a_root
 from server.services.paging import PageOf, PageRequest, SortKey, paginate
@@ -79,6 +79,8 @@ def create(
     job = Import(project_id=project_id, path=path, archive_sha256=archive_sha256, options=options)
     session.add(job)
     session.flush()
+    source = "archive" if path is None else "folder"
+    audit.record(session, "import_created", project=project_id, subject=job.id, source=source)
     return job
 
 

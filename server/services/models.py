@@ -11,7 +11,7 @@ from sqlalchemy import delete as sql_delete
 from sqlalchemy.orm import Session
 
 from server.errors import NotFound
-from server.services import projects
+from server.services import audit, projects
 from server.services.paging import PageOf, PageRequest, SortKey, paginate
 from server.store.models import Artifact, Cycle, Model, Project, utc_now
 from server.store.sweep import WEIGHTS
@@ -56,6 +56,13 @@ def change(
     if note is not None:
         view.model.note = note
     session.flush()
+    audit.record(
+        session,
+        "model_changed",
+        project=view.model.project_id,
+        subject=view.model.id,
+        pinned=view.model.pinned,
+    )
     return view
 
 
@@ -68,6 +75,7 @@ def delete(session: Session, model_id: str) -> None:
         sql_delete(Artifact).where(Artifact.cycle_id == model.cycle_id, Artifact.name == WEIGHTS)
     )
     session.flush()
+    audit.record(session, "model_deleted", project=model.project_id, subject=model.id)
     log.info("model deleted", action="model_deleted", project=model.project_id, model=model.id)
 
 

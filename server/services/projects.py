@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import structlog
@@ -12,7 +12,7 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
 from server.errors import Conflict, NotFound
-from server.services import training
+from server.services import audit, training
 from server.services.paging import PageOf, PageRequest, SortKey, paginate
 from server.store import queue
 from server.store.models import Cycle, Image, Import, Json, Project, ProjectClass, utc_now
@@ -162,6 +162,7 @@ def create(
     session.add(project)
     _flush_name(session, name)
     _append_classes(session, project.id, 0, classes)
+    audit.record(session, "project_created", project=project.id, subject=project.id, name=name)
     log.info("project created", action="project_created", project=project.id, name=name)
     return view(session, project)
 
@@ -196,6 +197,8 @@ def change(
     if changes.name is not None:
         project.name = changes.name
     _flush_name(session, project.name)
+    changed = sorted(field for field, value in asdict(changes).items() if value is not None)
+    audit.record(session, "project_changed", project=project.id, subject=project.id, fields=changed)
     return view(session, project)
 
 
@@ -214,6 +217,9 @@ def delete(session: Session, project_id: str) -> None:
         )
         for job_id in jobs:
             queue.request_cancel(session, table, job_id)
+    audit.record(
+        session, "project_deleted", project=project_id, subject=project_id, name=project.name
+    )
     log.info("project deleted", action="project_deleted", project=project_id)
 
 

@@ -13,11 +13,11 @@ from datetime import UTC, datetime
 from typing import Any
 
 import structlog
-from sqlalchemy import ColumnElement, Select, and_, or_, select, update
+from sqlalchemy import ColumnElement, Select, and_, or_, select, true, update
 from sqlalchemy.orm import Session
 
 from server.errors import Conflict, NotFound
-from server.services import projects
+from server.services import audit, projects
 from server.services.paging import PageOf, PageRequest, SortKey, paginate
 from server.store.database import now_seconds
 from server.store.models import Cycle, Image, Json, Prediction, Project, Query, utc_now
@@ -170,8 +170,12 @@ def claim(session: Session, *, project_id: str, limit: int, seconds: float, auth
     return Claim(token, expires, _views(session, [(row[0], row[1]) for row in rows]))
 
 
-def heartbeat(session: Session, query_id: str, token: str, seconds: float) -> datetime:
+def heartbeat(
+    session: Session, query_id: str, token: str, seconds: float, *, holder: str | None = None
+) -> datetime:
     """Prolong a claim: every query that is still held under the token. Returns its new end.
+
+    With `holder` only that one's claim can be: a token alone is not enough.
 
     Raises:
         NotFound: there is no such query.
@@ -180,7 +184,12 @@ def heartbeat(session: Session, query_id: str, token: str, seconds: float) -> da
     query, _ = _row(session, query_id)
     held = session.scalars(
         select(Query.id)
-        .where(Query.project_id == query.project_id, Query.claim_token == token, is_held())
+        .where(
+            Query.project_id == query.project_id,
+            Query.claim_token == token,
+            is_held(),
+            true() if holder is None else Query.claimed_by == holder,
+        )
         # In one order, so that two heartbeats of one batch cannot wait for each other.
         .order_by(Query.id)
         .with_for_update(of=Query)
@@ -196,14 +205,16 @@ def heartbeat(session: Session, query_id: str, token: str, seconds: float) -> da
     return _database_time(session, seconds)
 
 
-def release(session: Session, query_id: str, token: str) -> QueryView:
+def release(session: Session, query_id: str, token: str, *, holder: str | None = None) -> QueryView:
     """Give a query back. It is open again, or withdrawn if a newer cycle has selected since.
+
+    With `holder` only that one's claim can be given back.
 
     Raises:
         NotFound: there is no such query.
         Conflict: the claim has lapsed, ended, or never held this query.
     """
-    query, image = _held_row(session, query_id, token)
+    query, image = _held_row(session, query_id, token, holder)
     newest = session.scalar(select(Project.scored_cycle_id).where(Project.id == query.project_id))
     query.claim_token = query.claimed_by = query.claimed_until = None
     if query.cycle_id == newest:
@@ -214,10 +225,17 @@ def release(session: Session, query_id: str, token: str) -> QueryView:
     return _views(session, [(query, image)])[0]
 
 
-def skip(session: Session, query_id: str, token: str | None, reason: str) -> QueryView:
+def skip(
+    session: Session,
+    query_id: str,
+    token: str | None,
+    reason: str,
+    *,
+    holder: str | None = None,
+) -> QueryView:
     """Say that the image cannot be labeled; no cycle selects it until it is un-skipped.
 
-    The same call again changes nothing.
+    The same call again changes nothing. With `holder` only that one's claim can be used.
 
     Raises:
         NotFound: there is no such query.
@@ -227,7 +245,7 @@ def skip(session: Session, query_id: str, token: str | None, reason: str) -> Que
     if query.state == "skipped" and query.claim_token == token:
         return _views(session, [(query, image)])[0]
     if token is not None:
-        _check_held(session, query, token)
+        _check_held(session, query, token, holder)
     elif _views(session, [(query, image)])[0].state != "open":
         raise Conflict(
             f"query {query_id} is {query.state}: only an open one can be skipped without a claim",
@@ -238,6 +256,7 @@ def skip(session: Session, query_id: str, token: str | None, reason: str) -> Que
     query.claimed_until = None
     image.skipped_at, image.skip_reason = utc_now(), reason
     session.flush()
+    audit.record(session, "image_skipped", project=query.project_id, subject=image.id)
     log.info("image skipped", action="image_skipped", project=query.project_id, image=image.id)
     return _views(session, [(query, image)])[0]
 
@@ -272,16 +291,19 @@ def _row(session: Session, query_id: str, *, for_update: bool = False) -> tuple[
     return row[0], row[1]
 
 
-def _held_row(session: Session, query_id: str, token: str) -> tuple[Query, Image]:
+def _held_row(
+    session: Session, query_id: str, token: str, holder: str | None
+) -> tuple[Query, Image]:
     query, image = _row(session, query_id, for_update=True)
-    _check_held(session, query, token)
+    _check_held(session, query, token, holder)
     return query, image
 
 
-def _check_held(session: Session, query: Query, token: str) -> None:
+def _check_held(session: Session, query: Query, token: str, holder: str | None) -> None:
     now = _now(session)
     held = query.state == "claimed" and (query.claimed_until or 0.0) > now
-    if not held or not secrets.compare_digest(query.claim_token or "", token):
+    theirs = holder is None or query.claimed_by == holder
+    if not held or not theirs or not secrets.compare_digest(query.claim_token or "", token):
         raise _stale(query.id)
 
 

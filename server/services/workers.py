@@ -11,7 +11,7 @@ from sqlalchemy.orm import Session
 
 from server.services.paging import PageOf, PageRequest, SortKey, paginate
 from server.store.database import now_seconds
-from server.store.models import Worker
+from server.store.models import Cycle, Worker
 
 # A worker reports itself every few seconds, also when it has nothing to do.
 LIVE_SECONDS = 30.0
@@ -19,9 +19,10 @@ LIVE_SECONDS = 30.0
 
 @dataclass(frozen=True, slots=True)
 class WorkerView:
-    """A worker, and whether it was seen lately on the database's clock."""
+    """A worker, and whether it was seen lately on the database's clock; its cycle, if visible."""
 
     worker: Worker
+    cycle_id: str | None
     last_seen: datetime
     seconds_since_seen: float
     live: bool
@@ -58,12 +59,13 @@ def page(session: Session, request: PageRequest) -> PageOf[WorkerView]:
     """All workers that ever reported, in the order in which they first did."""
     found = paginate(
         session,
-        select(Worker, now_seconds()),
+        # Joined, so that a cycle of a project that the caller does not see is none.
+        select(Worker, Cycle.id, now_seconds()).outerjoin(Cycle, Cycle.id == Worker.cycle_id),
         [SortKey(Worker.id.expression, str)],
         request,
         order_name="workers",
     )
-    return found.map(lambda row: _view(row[0], row[1]))
+    return found.map(lambda row: _view(row[0], row[1], row[2]))
 
 
 def staff(session: Session) -> Staff:
@@ -81,8 +83,12 @@ def staff(session: Session) -> Staff:
     return Staff(now, len(live), live.count(None), max(seen for seen, _, _ in rows))
 
 
-def _view(worker: Worker, now: float) -> WorkerView:
+def _view(worker: Worker, cycle_id: str | None, now: float) -> WorkerView:
     silent = max(0.0, now - worker.last_seen)
     return WorkerView(
-        worker, datetime.fromtimestamp(worker.last_seen, UTC), silent, silent <= LIVE_SECONDS
+        worker,
+        cycle_id,
+        datetime.fromtimestamp(worker.last_seen, UTC),
+        silent,
+        silent <= LIVE_SECONDS,
     )

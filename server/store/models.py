@@ -486,3 +486,91 @@ class Counter(Base):
     name: Mapped[str] = mapped_column(String(64), primary_key=True)
     label: Mapped[str] = mapped_column(String(64), primary_key=True)
     value: Mapped[float]
+
+
+class ApiKey(Base):
+    """A key that opens the service, of which only the hash is kept.
+
+    Names are those of people or programs: they stand as author beside what was done with the key,
+    so no two live keys share one.
+    """
+
+    __tablename__ = "api_keys"
+
+    id: Mapped[str] = mapped_column(Id, primary_key=True, default=new_id)
+    name: Mapped[str]
+    role: Mapped[str] = mapped_column(String(12))
+    # The first characters of the key, by which its owner recognises it.
+    prefix: Mapped[str] = mapped_column(String(16))
+    sha256: Mapped[str] = mapped_column(String(64))
+    # False: only the projects of `api_key_projects`, which may be none any more.
+    all_projects: Mapped[bool]
+    created_at: Mapped[datetime] = mapped_column(default=utc_now)
+    created_by: Mapped[str]
+    # Written at most once a minute.
+    last_used_at: Mapped[datetime | None]
+    expires_at: Mapped[datetime | None]
+    revoked_at: Mapped[datetime | None]
+
+    __table_args__ = (
+        CheckConstraint("role IN ('viewer', 'annotator', 'engineer', 'admin')", name="role"),
+        Index("uq_api_keys_sha256", "sha256", unique=True),
+        Index(
+            "uq_api_keys_name_live",
+            "name",
+            unique=True,
+            sqlite_where=text("revoked_at IS NULL"),
+            postgresql_where=text("revoked_at IS NULL"),
+        ),
+    )
+
+
+class ApiKeyProject(Base):
+    """A project that a key is given."""
+
+    __tablename__ = "api_key_projects"
+
+    key_id: Mapped[str] = mapped_column(
+        Id, ForeignKey("api_keys.id", ondelete="CASCADE"), primary_key=True
+    )
+    project_id: Mapped[str] = mapped_column(
+        Id, ForeignKey("projects.id", ondelete="CASCADE"), primary_key=True
+    )
+
+    __table_args__ = (Index("ix_api_key_projects_project_id", "project_id"),)
+
+
+class WebSession(Base):
+    """A browser that signed in with a key; the cookie's token is kept as a hash.
+
+    `key_id` is NULL for the key that the settings name; that key is then part of the hash, so that
+    such sessions end when it is changed.
+    """
+
+    __tablename__ = "sessions"
+
+    sha256: Mapped[str] = mapped_column(String(64), primary_key=True)
+    key_id: Mapped[str | None] = mapped_column(Id, ForeignKey("api_keys.id", ondelete="CASCADE"))
+    created_at: Mapped[datetime] = mapped_column(default=utc_now)
+    last_used_at: Mapped[datetime] = mapped_column(default=utc_now)
+    expires_at: Mapped[datetime]
+
+    __table_args__ = (Index("ix_sessions_key_id", "key_id"),)
+
+
+class AuditEntry(Base):
+    """Who did what; append-only. It refers to nothing, so that it outlives what it tells of."""
+
+    __tablename__ = "audit"
+
+    id: Mapped[str] = mapped_column(Id, primary_key=True, default=new_id)
+    at: Mapped[datetime] = mapped_column(default=utc_now)
+    key_id: Mapped[str | None] = mapped_column(Id)
+    actor: Mapped[str]
+    action: Mapped[str] = mapped_column(String(40))
+    project_id: Mapped[str | None] = mapped_column(Id)
+    object_id: Mapped[str | None] = mapped_column(String(64))
+    request_id: Mapped[str | None] = mapped_column(String(64))
+    detail: Mapped[Json] = mapped_column(default=dict)
+
+    __table_args__ = (Index("ix_audit_project_id_id", "project_id", "id"),)

@@ -73,7 +73,7 @@ def test_the_readme_names_every_method_error_and_variable() -> None:
         resources = {
             name: value for name, value in vars(client).items() if isinstance(value, Resource)
         }
-    assert len(resources) == 10
+    assert len(resources) == 13
     for name, resource in resources.items():
         row = next(line for line in readme.splitlines() if line.startswith("| `") and name in line)
         methods = [method for method in dir(resource) if not method.startswith("_")]

@@ -54,11 +54,21 @@ CALLS: dict[str, Callable[[Client, Path], object]] = {
     "delete_model": lambda c, _: c.models.delete("x"),
     "get_model_checkpoint": lambda c, file: c.models.download("x", to=file),
     "export_labels": lambda c, file: c.exports.download(project="x", to=file),
+    "create_key": lambda c, _: c.keys.create(name="a", role="admin"),
+    "list_keys": lambda c, _: c.keys.list().first(),
+    "get_key": lambda c, _: c.keys.get("x"),
+    "update_key": lambda c, _: c.keys.update("x", name="b"),
+    "revoke_key": lambda c, _: c.keys.revoke("x"),
+    "list_audit": lambda c, _: c.audit.list().first(),
+    "get_session": lambda c, _: c.session.get(),
     "list_workers": lambda c, _: c.workers.list().first(),
     "get_liveness": lambda c, _: c.health.live(),
     "get_readiness": lambda c, _: c.health.ready(),
     "get_metrics": lambda c, _: c.health.metrics(),
 }
+
+# Programs send their key with each request; only browsers change it for a cookie.
+FOR_BROWSERS = {"create_session", "delete_session"}
 
 
 @pytest.fixture(scope="module")
@@ -73,7 +83,7 @@ def operations(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[str,
 
 
 def test_every_operation_has_a_method(operations: dict[str, tuple[str, str]]) -> None:
-    assert set(operations) == set(CALLS)
+    assert set(operations) - FOR_BROWSERS == set(CALLS)
 
 
 @pytest.mark.parametrize("operation", CALLS)

@@ -25,6 +25,8 @@ from server.store.pool import take_snapshot
 from server.store.writeback import ArtifactRecord, ModelRecord
 
 CLASSES = ["car", "person"]
+# A server without keys answers to local names alone.
+LOCAL = "http://127.0.0.1"
 
 
 @pytest.fixture
@@ -44,7 +46,7 @@ def context(app: FastAPI) -> Context:
 
 @pytest.fixture
 def client(app: FastAPI) -> Iterator[TestClient]:
-    with TestClient(app) as client:
+    with TestClient(app, base_url=LOCAL) as client:
         yield client
 
 

@@ -200,7 +200,7 @@ def test_three_hundred_readers_cost_no_threads_and_those_who_go_or_sleep_disturb
 ) -> None:
     server = start_server()
     host, _, port = server.url.removeprefix("http://").partition(":")
-    request = f"GET /cycles/{lease.job_id}/events HTTP/1.1\r\nHost: x\r\n\r\n".encode()
+    request = f"GET /cycles/{lease.job_id}/events HTTP/1.1\r\nHost: localhost\r\n\r\n".encode()
 
     async def connect() -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
         reader, writer = await asyncio.open_connection(host, int(port))

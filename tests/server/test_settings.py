@@ -49,6 +49,22 @@ def test_an_empty_variable_counts_as_unset(monkeypatch: pytest.MonkeyPatch) -> N
     assert Settings().port == 8000
 
 
+def test_origins_are_separated_by_blanks_or_commas(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(
+        "MIAOD_CORS_ORIGINS", "https://a.example, http://localhost:8080 http://[::1]"
+    )
+    assert Settings().cors_origins == ["https://a.example", "http://localhost:8080", "http://[::1]"]
+
+
+@pytest.mark.parametrize(
+    "origin", ["*", "https://*.example.org", "a.example", "https://a.example/", "https://A.example"]
+)
+def test_what_is_no_exact_origin_is_refused(monkeypatch: pytest.MonkeyPatch, origin: str) -> None:
+    monkeypatch.setenv("MIAOD_CORS_ORIGINS", origin)
+    with pytest.raises(ValidationError, match="is no origin"):
+        Settings()
+
+
 def test_what_is_no_port_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MIAOD_PORT", "80000")
     with pytest.raises(ValidationError, match="port"):

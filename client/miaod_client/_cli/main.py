@@ -4,7 +4,16 @@ from typing import Annotated
 
 import typer
 
-from miaod_client._cli import cycles, images, imports, models, operations, projects, queries
+from miaod_client._cli import (
+    cycles,
+    images,
+    imports,
+    keys,
+    models,
+    operations,
+    projects,
+    queries,
+)
 from miaod_client._cli.session import SentenceGroup, Session
 from miaod_client._config import API_KEY_VARIABLE, DEFAULT_URL, URL_VARIABLE
 
@@ -29,6 +38,9 @@ app.add_typer(queries.app, name="queries")
 app.add_typer(models.app, name="models")
 app.add_typer(models.exports_app, name="exports")
 app.add_typer(operations.workers_app, name="workers")
+app.add_typer(keys.app, name="keys")
+app.add_typer(keys.audit_app, name="audit")
+app.command()(keys.whoami)
 app.command()(operations.health)
 
 

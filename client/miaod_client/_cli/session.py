@@ -58,6 +58,10 @@ class NoSuchProjectError(MiaodError):
     """No project has the name that was given."""
 
 
+class NoSuchKeyError(MiaodError):
+    """No live key has the name that was given."""
+
+
 class SentenceGroup(TyperGroup):
     """A group of commands whose errors end as one sentence on stderr and an exit code."""
 

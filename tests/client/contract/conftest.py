@@ -82,7 +82,9 @@ def application(tmp_path: Path, sqlite_template: Path) -> FastAPI:
 
 @pytest.fixture
 def http(application: FastAPI) -> Iterator[TestClient]:
-    with TestClient(application, raise_server_exceptions=False) as http:
+    with TestClient(
+        application, base_url="http://127.0.0.1", raise_server_exceptions=False
+    ) as http:
         yield http
 
 

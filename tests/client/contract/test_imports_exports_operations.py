@@ -3,6 +3,7 @@
 import json
 import shutil
 from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import miaod_client
@@ -105,6 +106,65 @@ def test_the_key_opens_a_server_that_has_one(tmp_path: Path, sqlite_template: Pa
             Client(http_client=http).projects.list().first()
         assert Client(http_client=http).health.live().status == "ok"
         assert Client(http_client=http, api_key="open sesame").projects.list().first() is None
+
+
+def test_keys_are_made_changed_revoked_and_audited(http: TestClient, client: Client) -> None:
+    assert client.session.get().open
+    root = client.keys.create(name="root", role="admin")
+    assert root.key not in repr(root)
+    with pytest.raises(miaod_client.AuthenticationError):
+        client.keys.list().first()
+    admin = Client(http_client=http, api_key=root.key)
+    one = admin.projects.create(name="one", classes=["car"])
+    two = admin.projects.create(name="two", classes=["car"])
+    ends = datetime.now(UTC) + timedelta(days=1)
+    made = admin.keys.create(name="ana", role="annotator", projects=[one.id], expires_at=ends)
+    assert made.expires_at == ends
+    ana = Client(http_client=http, api_key=made.key)
+    assert ana.session.get().user.name == "ana"
+    assert [project.id for project in ana.projects.list()] == [one.id]
+    with pytest.raises(miaod_client.NotFoundError):
+        ana.projects.get(two.id)
+    with pytest.raises(miaod_client.PermissionDeniedError):
+        ana.projects.delete(one.id)
+    assert admin.keys.update(made.id, projects=[two.id]).projects == [two.id]
+    assert [project.id for project in ana.projects.list()] == [two.id]
+    assert admin.keys.get(made.id).last_used_at is not None
+    admin.keys.revoke(made.id)
+    with pytest.raises(miaod_client.AuthenticationError):
+        ana.session.get()
+    assert [key.name for key in admin.keys.list()] == ["ana", "root"]
+    entry = admin.audit.list(actor="root", action="key_revoked").first()
+    assert entry is not None
+    assert entry.object == made.id
+
+
+def test_the_command_line_makes_keys_and_shows_who_did_what(http: TestClient) -> None:
+    def run(*arguments: str, key: str | None = None, code: int = ExitCode.OK) -> str:
+        session = Session(http_client=http, api_key=key)
+        result = CliRunner().invoke(miaod, arguments, obj=session)
+        assert result.exit_code == code, (result.stdout, result.stderr, result.exception)
+        return result.stdout
+
+    root = run("keys", "create", "root", "--role", "admin").strip()
+    run("keys", "list", code=ExitCode.REFUSED)
+    run("projects", "create", "street", "--class", "car", key=root)
+    run("keys", "create", "ana", "--role", "viewer", key=root, code=ExitCode.USAGE)
+    ana = run("keys", "create", "ana", "--role", "viewer", "-p", "street", key=root).strip()
+    assert "ana" in run("whoami", key=ana)
+    run("keys", "update", "ana", "--name", "anna", "--all-projects", key=root)
+    assert "anna" in run("keys", "show", "anna", key=root)
+    assert "all" in run("keys", "list", key=root)
+    run("keys", "revoke", "anna", key=root)
+    run("keys", "revoke", "anna", key=root, code=ExitCode.REFUSED)
+    run("whoami", key=ana, code=ExitCode.REFUSED)
+    logged = run("audit", "list", "--actor", "root", key=root)
+    assert [line.split()[3] for line in logged.splitlines()[1:]] == [
+        "key_revoked",
+        "key_changed",
+        "key_created",
+        "project_created",
+    ]
 
 
 def test_the_command_line_does_the_same(

@@ -200,7 +200,7 @@ def test_a_file_over_the_limit_is_rejected_by_name_and_the_others_are_kept(
 ) -> None:
     small, big = picture(1), picture(2) + b"\0" * 3000
     limited = settings.model_copy(update={"max_upload_bytes": 2000, "max_upload_files": 3})
-    with TestClient(create_app(limited)) as client:
+    with TestClient(create_app(limited), base_url="http://127.0.0.1") as client:
         project = client.post("/projects", json={"name": "p", "classes": ["x"]}).json()["id"]
         items = upload(client, project, ("big.png", big), ("small.png", small))
         assert [item["status"] for item in items] == ["rejected", "created"]
@@ -217,7 +217,7 @@ def test_a_file_over_the_limit_is_rejected_by_name_and_the_others_are_kept(
 @on_sqlite
 def test_a_picture_over_the_pixel_limit_is_rejected(settings: Settings, picture: Picture) -> None:
     limited = settings.model_copy(update={"max_image_pixels": 100})
-    with TestClient(create_app(limited)) as client:
+    with TestClient(create_app(limited), base_url="http://127.0.0.1") as client:
         project = client.post("/projects", json={"name": "p", "classes": ["x"]}).json()["id"]
         (item,) = upload(client, project, ("a.png", picture(1)))
         assert item["status"] == "rejected"

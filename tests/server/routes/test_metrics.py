@@ -17,6 +17,7 @@ from server.main import create_app
 from server.settings import Settings
 from server.store import counters, queue
 from server.store.models import Cycle
+from tests.server.conftest import LOCAL
 
 ROOT = Path(__file__).parents[3]
 Pool = Any
@@ -122,7 +123,7 @@ def test_what_workers_counted_is_told_by_any_server(
         counters.add(session, "stages", "score")
         counters.add(session, "stage_seconds", "score", 20.0)
         counters.add(session, "images_scored", value=1000)
-    with TestClient(create_app(settings)) as other:
+    with TestClient(create_app(settings), base_url=LOCAL) as other:
         for figures in (read(client), read(other)):
             assert value(figures, "miaod_cycle_stage_seconds_sum", stage="score") == 20
             assert value(figures, "miaod_cycle_stage_seconds_count", stage="score") == 1
@@ -159,8 +160,9 @@ def test_without_the_database_the_process_tells_its_own_figures(
     data_dir: Path, tmp_path: Path
 ) -> None:
     nobody = "postgresql+psycopg://miaod@127.0.0.1:1/miaod"
-    settings = Settings(data_dir=data_dir, database_url=nobody, admin_key=None)
-    with TestClient(create_app(settings)) as client:
+    key = SecretStr("sesame")  # one that no database has to be asked for
+    settings = Settings(data_dir=data_dir, database_url=nobody, admin_key=key)
+    with TestClient(create_app(settings), headers={"Authorization": "Bearer sesame"}) as client:
         client.get("/healthz")
         figures = read(client)
     assert value(figures, "miaod_database_up") == 0

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pydantic import SecretStr
 from sqlalchemy import text
 from starlette.testclient import TestClient
 
@@ -112,7 +113,8 @@ def test_health_and_metrics_answer_when_every_thread_waits_for_the_database(
     monkeypatch.setattr("server.services.figures.ANSWER_SECONDS", 0.3)
     # So that nobody who waits is done before the assertions are.
     monkeypatch.setitem(database._POSTGRES_PATIENCE, "connect_timeout", 120)
-    with TestClient(create_app(served_by(silent, data_dir))) as client:
+    settings = served_by(silent, data_dir).model_copy(update={"admin_key": SecretStr("sesame")})
+    with TestClient(create_app(settings), headers={"Authorization": "Bearer sesame"}) as client:
         waiting = [threading.Thread(target=client.get, args=["/projects"]) for _ in range(45)]
         for thread in waiting:
             thread.start()

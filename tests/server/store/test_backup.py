@@ -191,6 +191,7 @@ def test_every_column_that_names_a_blob_is_known_to_sweep_and_backup() -> None:
         column
         for table in Base.metadata.tables.values()
         for column in table.columns
-        if column.name.endswith("sha256")
+        # Of keys and sessions it is the hash of a secret.
+        if column.name.endswith("sha256") and table.name not in ("api_keys", "sessions")
     }
     assert columns == {column.expression for _, column, _ in NAMING}
