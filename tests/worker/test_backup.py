@@ -17,6 +17,7 @@ import pytest
 from sqlalchemy import delete, func, select
 from sqlalchemy.orm import Session, sessionmaker
 
+from server.store import queue
 from server.store.blobs import BlobStore
 from server.store.models import Annotation, Base, Image
 from tests.worker.small_pools import Pool
@@ -78,6 +79,10 @@ def an_annotator(pool: Pool, image_id: str) -> Iterator[None]:
         thread.join()
 
 
+def ended(pool: Pool, cycle_id: str) -> bool:
+    return pool.row(cycle_id).state not in queue.ACTIVE
+
+
 def wait_for(condition: Callable[[], object], seconds: float = 150.0) -> None:
     deadline = time.monotonic() + seconds
     while not condition():
@@ -95,10 +100,11 @@ def test_a_backup_made_while_people_annotate_and_a_cycle_trains_brings_it_all_ba
 ) -> None:
     pool = make_pool()
     [busy, *_] = [image_id for image_id, _ in pool.unlabeled_images()]
-    cycle_id = pool.order_cycle("trained", label_min_steps=2000)
+    cycle_id = pool.order_cycle("trained", label_min_steps=5000, label_max_steps=5000)
     folder = str(tmp_path / "backups")
     with a_worker(settings, tmp_path / "log"), an_annotator(pool, busy):
-        wait_for(lambda: pool.row(cycle_id).checkpoint_sha256)
+        wait_for(lambda: pool.row(cycle_id).checkpoint_sha256 or ended(pool, cycle_id))
+        assert not ended(pool, cycle_id)
         for _ in range(2):  # the second while the worker drops one state after the other
             server(settings, "backup", folder, "--keep", "1")
         assert pool.row(cycle_id).state == "running"
