@@ -18,6 +18,7 @@ from starlette.responses import Response
 from starlette.routing import Match
 
 from server.errors import ServiceError, StorageFull, Unavailable, VersionConflict
+from server.services.idempotency import Replayed
 
 log = structlog.get_logger(__name__)
 
@@ -71,6 +72,7 @@ def install(app: FastAPI) -> None:
     app.add_exception_handler(HTTPException, _http_exception)
     app.add_exception_handler(OSError, _os_error)
     app.add_exception_handler(ClientDisconnect, _client_gone)
+    app.add_exception_handler(Replayed, _replayed)
     for kind in (OperationalError, InterfaceError, PoolTimeout):
         app.add_exception_handler(kind, _database_error)
 
@@ -145,6 +147,15 @@ def _allowed_methods(request: Request) -> list[str]:
             for route in request.app.routes
         )
     ]
+
+
+async def _replayed(request: Request, replayed: Exception) -> Response:
+    assert isinstance(replayed, Replayed)
+    answer = replayed.answer
+    headers = {"Idempotency-Replayed": "true"}
+    if answer.location is not None:
+        headers["Location"] = answer.location
+    return Response(answer.body, answer.status, headers, media_type="application/json")
 
 
 async def _os_error(request: Request, error: Exception) -> Response:

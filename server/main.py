@@ -52,6 +52,8 @@ the next one.
 * Lists answer `{"items", "next_cursor"}`: give `next_cursor` back as `cursor`; `count=true` adds
   `total`.
 * Every error answers `{"detail", "code", "request_id"}`; branch on `code`.
+* Every POST takes an `Idempotency-Key`: repeated under the same one it has one effect and gets one
+  answer.
 * Boxes are corners in absolute pixels of the upright image (EXIF rotation applied), origin at the
   top left.
 * Where the server has a key, send `Authorization: Bearer KEY`.

@@ -6,8 +6,9 @@ from typing import Annotated
 
 from fastapi import APIRouter, Path, Query, Request, Response
 
-from server.deps import ContextDep, PageDep, ReadSessionDep, SessionDep, SettingsDep
+from server.deps import ContextDep, PageDep, ReadSessionDep, SettingsDep
 from server.routes.content import blob_response
+from server.routes.idempotent import IdempotentRoute, IdempotentSessionDep
 from server.schemas import (
     ArtifactOut,
     CycleIn,
@@ -21,12 +22,12 @@ from server.schemas import (
 from server.schemas.common import errors
 from server.services import cycles
 
-router = APIRouter(prefix="/cycles", tags=["cycles"])
+router = APIRouter(prefix="/cycles", tags=["cycles"], route_class=IdempotentRoute)
 
 
 @router.post("", status_code=202, responses=errors(404, 409))
 def create_cycle(
-    body: CycleIn, session: SessionDep, settings: SettingsDep, response: Response
+    body: CycleIn, session: IdempotentSessionDep, settings: SettingsDep, response: Response
 ) -> CycleOut:
     """Start a cycle: it is queued for the next free worker.
 
@@ -70,7 +71,7 @@ def get_cycle(cycle_id: EntityId, session: ReadSessionDep) -> CycleOut:
 
 
 @router.post("/{cycle_id}/cancel", responses=errors(404, 409))
-def cancel_cycle(cycle_id: EntityId, session: SessionDep) -> CycleOut:
+def cancel_cycle(cycle_id: EntityId, session: IdempotentSessionDep) -> CycleOut:
     """Cancel a cycle: at once while it waits, within seconds while it runs.
 
     A cancelled one stays as it is; 409 `cycle_ended` if it has succeeded or failed.
@@ -79,7 +80,7 @@ def cancel_cycle(cycle_id: EntityId, session: SessionDep) -> CycleOut:
 
 
 @router.post("/{cycle_id}/resume", status_code=202, responses=errors(404, 409))
-def resume_cycle(cycle_id: EntityId, session: SessionDep) -> CycleOut:
+def resume_cycle(cycle_id: EntityId, session: IdempotentSessionDep) -> CycleOut:
     """Take up a failed or cancelled cycle at its last checkpoint.
 
     It trains and scores what the project held when the cycle first ran; labels that came since

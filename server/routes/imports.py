@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import AsyncIterator
 from typing import Annotated, Any, TypeVar
@@ -9,18 +10,25 @@ from typing import Annotated, Any, TypeVar
 from fastapi import APIRouter, Depends, Request, Response
 from fastapi.exceptions import RequestValidationError
 from pydantic import ValidationError
+from sqlalchemy.orm import Session
 from starlette.concurrency import run_in_threadpool
 
 from server.deps import Context, ContextDep, PageDep, ReadSessionDep
 from server.errors import BadRequest, TooLarge, Unprocessable
 from server.multipart import Form, receive_form
+from server.routes.idempotent import (
+    IdempotentRoute,
+    IdempotentSessionDep,
+    carries_key,
+    note_body_sha256,
+)
 from server.schemas import EntityId, ImportIn, ImportOut
 from server.schemas.common import errors
 from server.schemas.imports import ImportOptions
 from server.services import imports, projects
 from server.services.paging import PageRequest
 
-router = APIRouter(prefix="/imports", tags=["imports"])
+router = APIRouter(prefix="/imports", tags=["imports"], route_class=IdempotentRoute)
 
 Options = TypeVar("Options", bound=ImportOptions)
 
@@ -55,7 +63,9 @@ async def receive_import(request: Request, context: ContextDep) -> AsyncIterator
             context.blobs,
             max_files=1,
             max_file_bytes=context.settings.max_archive_bytes,
+            hashed=carries_key(request),
         ) as form:
+            note_body_sha256(request, form.sha256)
             yield form
         return
     body = bytearray()
@@ -63,6 +73,7 @@ async def receive_import(request: Request, context: ContextDep) -> AsyncIterator
         body += chunk
         if len(body) > MAX_JSON_BYTES:
             raise TooLarge(f"the JSON body has more than {MAX_JSON_BYTES:,} bytes")
+    note_body_sha256(request, hashlib.sha256(body).hexdigest())
     try:
         data = json.loads(body)
     except (ValueError, RecursionError) as error:
@@ -79,6 +90,7 @@ async def receive_import(request: Request, context: ContextDep) -> AsyncIterator
 async def create_import(
     context: ContextDep,
     body: Annotated[ImportIn | Form, Depends(receive_import, scope="function")],
+    session: IdempotentSessionDep,
     response: Response,
 ) -> ImportOut:
     """Import a data set: a folder below one of the server's import roots (JSON, `path`), or an
@@ -89,7 +101,7 @@ async def create_import(
     mending the refused items takes only those. Labels go onto images that have none: annotations
     that are there are never overwritten.
     """
-    view = await run_in_threadpool(_create, context, body)
+    view = await run_in_threadpool(_create, context, session, body)
     response.headers["Location"] = f"/imports/{view.id}"
     return view
 
@@ -100,10 +112,10 @@ def get_import(import_id: EntityId, session: ReadSessionDep, page: PageDep) -> I
     return ImportOut.of(imports.view(session, import_id, page))
 
 
-def _create(context: Context, body: ImportIn | Form) -> ImportOut:
+def _create(context: Context, session: Session, body: ImportIn | Form) -> ImportOut:
     options = _options_of(body) if isinstance(body, Form) else body
-    with context.reading() as session:
-        projects.get(session, options.project)
+    with context.reading() as reading:
+        projects.get(reading, options.project)
     path = archive = None
     if isinstance(body, Form):
         archive = _stored_archive(context, body)
@@ -111,17 +123,10 @@ def _create(context: Context, body: ImportIn | Form) -> ImportOut:
         path = body.path
     # The same keys for both kinds of body.
     asked = options.model_dump(exclude={"project", "path"})
-    with context.sessions.begin() as session:
-        job = imports.create(
-            session,
-            options.project,
-            asked,
-            context.settings,
-            path=path,
-            archive_sha256=archive,
-        )
-    with context.reading() as session:
-        return ImportOut.of(imports.view(session, job.id, PageRequest()))
+    job = imports.create(
+        session, options.project, asked, context.settings, path=path, archive_sha256=archive
+    )
+    return ImportOut.of(imports.view(session, job.id, PageRequest()))
 
 
 def _options_of(form: Form) -> ImportOptions:

@@ -7,6 +7,7 @@ from typing import Annotated
 from fastapi import APIRouter, Query, Response
 
 from server.deps import PageDep, ReadSessionDep, SessionDep, SettingsDep
+from server.routes.idempotent import IdempotentRoute, IdempotentSessionDep
 from server.schemas import (
     EntityId,
     Page,
@@ -18,12 +19,12 @@ from server.schemas import (
 from server.schemas.common import Name, errors
 from server.services import projects
 
-router = APIRouter(prefix="/projects", tags=["projects"])
+router = APIRouter(prefix="/projects", tags=["projects"], route_class=IdempotentRoute)
 
 
 @router.post("", status_code=201, responses=errors(409))
 def create_project(
-    body: ProjectIn, session: SessionDep, settings: SettingsDep, response: Response
+    body: ProjectIn, session: IdempotentSessionDep, settings: SettingsDep, response: Response
 ) -> ProjectOut:
     """Create a project.
 

@@ -6,9 +6,10 @@ from typing import Annotated, Literal
 
 from fastapi import APIRouter, Query, Request, Response
 
-from server.deps import ContextDep, PageDep, ReadSessionDep, SessionDep
+from server.deps import ContextDep, PageDep, ReadSessionDep
 from server.errors import Unprocessable
 from server.routes.content import blob_response
+from server.routes.idempotent import IdempotentRoute, IdempotentSessionDep
 from server.schemas import (
     ClaimIn,
     ClaimOut,
@@ -24,7 +25,7 @@ from server.schemas import (
 from server.schemas.common import errors
 from server.services import queries
 
-router = APIRouter(prefix="/queries", tags=["queries"])
+router = APIRouter(prefix="/queries", tags=["queries"], route_class=IdempotentRoute)
 
 
 @router.get("", responses=errors(404))
@@ -58,7 +59,7 @@ def list_queries(
 
 
 @router.post("/claim", responses=errors(404))
-def claim_queries(body: ClaimIn, session: SessionDep) -> ClaimOut:
+def claim_queries(body: ClaimIn, session: IdempotentSessionDep) -> ClaimOut:
     """Take the next images to label; nobody else gets them while the claim holds.
 
     Save each with the token (`PUT /images/{id}/annotations`), or release or skip it; send a
@@ -81,7 +82,9 @@ def get_query(query_id: EntityId, session: ReadSessionDep) -> QueryOut:
 
 
 @router.post("/{query_id}/heartbeat", responses=errors(404, 409))
-def heartbeat_query(query_id: EntityId, body: HeartbeatIn, session: SessionDep) -> HeartbeatOut:
+def heartbeat_query(
+    query_id: EntityId, body: HeartbeatIn, session: IdempotentSessionDep
+) -> HeartbeatOut:
     """Prolong a claim: this query and every other that is still held under the token.
 
     409 `stale_claim`: it has lapsed or ended; the image may be somebody else's by now.
@@ -91,13 +94,13 @@ def heartbeat_query(query_id: EntityId, body: HeartbeatIn, session: SessionDep) 
 
 
 @router.post("/{query_id}/release", responses=errors(404, 409))
-def release_query(query_id: EntityId, body: ReleaseIn, session: SessionDep) -> QueryOut:
+def release_query(query_id: EntityId, body: ReleaseIn, session: IdempotentSessionDep) -> QueryOut:
     """Give a query back, so that somebody else can take it."""
     return QueryOut.of(queries.release(session, query_id, body.claim_token))
 
 
 @router.post("/{query_id}/skip", responses=errors(404, 409))
-def skip_query(query_id: EntityId, body: SkipIn, session: SessionDep) -> QueryOut:
+def skip_query(query_id: EntityId, body: SkipIn, session: IdempotentSessionDep) -> QueryOut:
     """Say that the image cannot be labeled. No cycle selects it again until it is un-skipped
     (`PATCH /images/{id}` with `skipped: false`) or labeled after all.
     """

@@ -11,12 +11,18 @@ from pydantic import TypeAdapter, ValidationError
 from server.deps import Context, ContextDep
 from server.errors import Unprocessable
 from server.multipart import Form, ReceivedFile, receive_form
+from server.routes.idempotent import (
+    IdempotentRoute,
+    IdempotentSessionDep,
+    carries_key,
+    note_body_sha256,
+)
 from server.schemas import EntityId, Split, UploadedFile, UploadOut
 from server.schemas.common import errors
 from server.services import intake, projects
 from server.services.intake import Added, Candidate, Refused
 
-router = APIRouter(prefix="/images", tags=["images"])
+router = APIRouter(prefix="/images", tags=["images"], route_class=IdempotentRoute)
 
 _PROJECT: TypeAdapter[str] = TypeAdapter(EntityId)
 _SPLIT: TypeAdapter[Split] = TypeAdapter(Split)
@@ -71,7 +77,9 @@ async def receive_images(request: Request, context: ContextDep) -> AsyncIterator
         context.blobs,
         max_files=settings.max_upload_files,
         max_file_bytes=settings.max_upload_bytes,
+        hashed=carries_key(request),
     ) as form:
+        note_body_sha256(request, form.sha256)
         yield form
 
 
@@ -79,6 +87,7 @@ async def receive_images(request: Request, context: ContextDep) -> AsyncIterator
 def upload_images(
     context: ContextDep,
     form: Annotated[Form, Depends(receive_images, scope="function")],
+    session: IdempotentSessionDep,
 ) -> UploadOut:
     """Upload images into one split of a project.
 
@@ -87,13 +96,12 @@ def upload_images(
     large, or its name is taken by other bytes. The rest of the batch is kept.
     """
     project_id, split = _target(form)
-    with context.reading() as session:
-        projects.get(session, project_id)
+    with context.reading() as reading:
+        projects.get(reading, project_id)
     # No transaction is open while pictures are decoded and stored.
     prepared = [_prepare(file, context) for file in form.files]
     candidates = [each for each in prepared if isinstance(each, Candidate)]
-    with context.sessions.begin() as session:
-        added = iter(intake.add(session, project_id, split, candidates))
+    added = iter(intake.add(session, project_id, split, candidates))
     answers = [next(added) if isinstance(each, Candidate) else each for each in prepared]
     return UploadOut(
         items=[UploadedFile.of(answer) for answer in answers],
