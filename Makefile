@@ -9,7 +9,7 @@ DATASET ?=
 URL ?=
 DEMO_FLAGS ?=
 
-.PHONY: demo test test-all run check format bench migrate lock openapi presets help
+.PHONY: demo test test-all run fuzz check format bench migrate lock openapi presets help
 
 help:  ## what there is
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /	/' | expand -t 12
@@ -42,6 +42,9 @@ test: $(VENV)/.dev  ## the tests, on SQLite and on Postgres
 
 test-all: $(VENV)/.dev  ## the long tests too
 	$(BIN)/python -m pytest -n 2 --dist loadgroup
+
+fuzz: $(VENV)/.dev  ## requests made from the OpenAPI document, tens of thousands of them
+	$(BIN)/python -m pytest -s -m slow tests/server/test_schema_fuzz.py
 
 check: $(VENV)/.dev  ## format, lint, types, import rules
 	$(BIN)/ruff format --check .

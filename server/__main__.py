@@ -16,6 +16,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from server import logs
 from server.main import create_app
+from server.protocol import CommonFormProtocol
 from server.services import training
 from server.settings import Settings
 from server.store.database import WrongRevision, check_revision, make_engine, upgrade
@@ -80,6 +81,8 @@ def _serve(settings: Settings) -> int:
     app = create_app(settings, background=True)
     config = uvicorn.Config(
         app,
+        http=CommonFormProtocol,
+        ws="none",
         host=settings.host,
         port=settings.port,
         log_config=None,  # our own

@@ -16,7 +16,12 @@ from fastapi.staticfiles import StaticFiles
 
 from server import __version__, handlers
 from server.deps import Context
-from server.middleware import AdminKeyMiddleware, BodyLimitMiddleware, RequestContextMiddleware
+from server.middleware import (
+    AdminKeyMiddleware,
+    BodyLimitMiddleware,
+    ErrorFormMiddleware,
+    RequestContextMiddleware,
+)
 from server.routes import (
     cycles,
     exports,
@@ -33,13 +38,15 @@ from server.schemas.common import errors
 from server.services.imports import ImportRunner
 from server.settings import Settings
 from server.store.blobs import BlobStore
-from server.store.database import make_engine, session_factory
+from server.store.database import limit_statements, make_engine, session_factory
 from server.store.sweep import sweep
 
 log = structlog.get_logger(__name__)
 
 STATIC = Path(__file__).with_name("static")
 SWEEP_SECONDS = 3600.0
+# A request's statement that Postgres works on for longer is given up: a 503, and no lock kept.
+STATEMENT_SECONDS = 60.0
 # A JSON body is held in memory. The largest honest one, 10,000 boxes, has about 1.5 MB.
 MAX_JSON_BYTES = 4_000_000
 # Boundaries, names and fields of a form, besides its files.
@@ -70,6 +77,7 @@ def create_app(settings: Settings | None = None, *, background: bool = False) ->
     """
     settings = settings or Settings()
     engine = make_engine(settings.resolved_database_url)
+    limit_statements(engine, STATEMENT_SECONDS)
     context = Context(
         settings=settings,
         engine=engine,
@@ -94,14 +102,14 @@ def create_app(settings: Settings | None = None, *, background: bool = False) ->
         lifespan=lifespan,
         docs_url=None,
         redoc_url=None,
-        # For the OpenAPI document only; the key is checked before a body is read, in middleware.
-        dependencies=[Depends(HTTPBearer(auto_error=False, description="The admin key."))],
         responses=errors(400, 401, 413, 415, 422, 503, 507),
         generate_unique_id_function=_operation_id,
     )
     app.state.context = context
     handlers.install(app)
     _add_middleware(app, settings)
+    # For the OpenAPI document only; the key is checked before a body is read, in middleware.
+    keyed = [Depends(HTTPBearer(auto_error=False, description="The admin key."))]
     for router in (
         projects.router,
         uploads.router,
@@ -114,7 +122,8 @@ def create_app(settings: Settings | None = None, *, background: bool = False) ->
         exports.router,
         operations.router,
     ):
-        app.include_router(router)
+        app.include_router(router, dependencies=keyed)
+    app.include_router(operations.open_router)
     _add_pages(app)
     return app
 
@@ -124,7 +133,7 @@ def _operation_id(route: APIRoute) -> str:
 
 
 def _add_middleware(app: FastAPI, settings: Settings) -> None:
-    # The last one added is the outermost: id, then key, then size.
+    # The last one added is the outermost: id, then form, then key, then size.
     app.add_middleware(
         BodyLimitMiddleware,
         default_bytes=MAX_JSON_BYTES,
@@ -135,6 +144,7 @@ def _add_middleware(app: FastAPI, settings: Settings) -> None:
     )
     if settings.admin_key is not None:
         app.add_middleware(AdminKeyMiddleware, key=settings.admin_key.get_secret_value())
+    app.add_middleware(ErrorFormMiddleware)
     app.add_middleware(RequestContextMiddleware)
 
 

@@ -19,7 +19,7 @@ from server.schemas import (
     Page,
     ScoreOut,
 )
-from server.schemas.common import errors
+from server.schemas.common import errors, stored
 from server.services import cycles
 
 router = APIRouter(prefix="/cycles", tags=["cycles"], route_class=IdempotentRoute)
@@ -121,11 +121,9 @@ def list_cycle_artifacts(cycle_id: EntityId, session: ReadSessionDep) -> Page[Ar
 @router.get(
     "/{cycle_id}/artifacts/{name}",
     response_class=Response,
-    responses={
-        **errors(404),
-        200: {"content": {"application/octet-stream": {}}, "description": "The file."},
-        304: {"description": "The client has it already (If-None-Match)."},
-    },
+    responses=stored(
+        "application/json", "application/octet-stream", "application/x-ndjson", "text/plain"
+    ),
 )
 def get_cycle_artifact(
     cycle_id: EntityId,

@@ -9,7 +9,7 @@ from fastapi import APIRouter, Query, Request, Response
 from server.deps import ContextDep, PageDep, ReadSessionDep, SessionDep
 from server.routes.content import blob_response
 from server.schemas import EntityId, ModelOut, ModelPatch, Page
-from server.schemas.common import errors
+from server.schemas.common import errors, stored
 from server.services import models
 
 router = APIRouter(prefix="/models", tags=["models"])
@@ -47,11 +47,7 @@ def delete_model(model_id: EntityId, session: SessionDep) -> None:
 @router.get(
     "/{model_id}/checkpoint",
     response_class=Response,
-    responses={
-        **errors(404),
-        200: {"content": {"application/octet-stream": {}}, "description": "Safetensors."},
-        304: {"description": "The client has it already (If-None-Match)."},
-    },
+    responses=stored("application/octet-stream"),
 )
 def get_model_checkpoint(model_id: EntityId, context: ContextDep, request: Request) -> Response:
     """Download the weights in the safetensors format.

@@ -10,6 +10,8 @@ from server.schemas import CheckOut, HealthOut, Page, ReadinessOut, WorkerOut
 from server.services import health, workers
 
 router = APIRouter(tags=["operations"])
+# What needs no key.
+open_router = APIRouter(tags=["operations"])
 
 
 @router.get("/workers")
@@ -19,13 +21,13 @@ def list_workers(session: ReadSessionDep, page: PageDep) -> Page[WorkerOut]:
     return Page[WorkerOut].model_validate(found, from_attributes=True)
 
 
-@router.get("/healthz")
+@open_router.get("/healthz")
 def get_liveness() -> HealthOut:
     """Say that the process answers; needs no key."""
     return HealthOut(version=__version__)
 
 
-@router.get(
+@open_router.get(
     "/readyz",
     responses={503: {"model": ReadinessOut, "description": "Something is amiss: see `checks`."}},
 )

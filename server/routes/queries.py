@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Annotated, Literal
 
 from fastapi import APIRouter, Query, Request, Response
+from starlette.convertors import StringConvertor, register_url_convertor
 
 from server.deps import ContextDep, PageDep, ReadSessionDep
 from server.errors import Unprocessable
@@ -22,10 +23,19 @@ from server.schemas import (
     ReleaseIn,
     SkipIn,
 )
-from server.schemas.common import errors
+from server.schemas.common import errors, stored
 from server.services import queries
 
 router = APIRouter(prefix="/queries", tags=["queries"], route_class=IdempotentRoute)
+
+
+class _QueryConvertor(StringConvertor):
+    """`claim` is no query: `GET /queries/claim` is a 405 and not a query with a malformed id."""
+
+    regex = "(?!claim$)[^/]+"
+
+
+register_url_convertor("query", _QueryConvertor())
 
 
 @router.get("", responses=errors(404))
@@ -75,7 +85,7 @@ def claim_queries(body: ClaimIn, session: IdempotentSessionDep) -> ClaimOut:
     return ClaimOut.of(claim)
 
 
-@router.get("/{query_id}", responses=errors(404))
+@router.get("/{query_id:query}", responses=errors(404))
 def get_query(query_id: EntityId, session: ReadSessionDep) -> QueryOut:
     """Read one query."""
     return QueryOut.of(queries.get(session, query_id))
@@ -110,11 +120,7 @@ def skip_query(query_id: EntityId, body: SkipIn, session: IdempotentSessionDep) 
 @router.get(
     "/{query_id}/heatmap",
     response_class=Response,
-    responses={
-        **errors(404),
-        200: {"content": {"image/png": {}}, "description": "The heat map."},
-        304: {"description": "The client has it already (If-None-Match)."},
-    },
+    responses=stored("image/png"),
 )
 def get_query_heatmap(query_id: EntityId, context: ContextDep, request: Request) -> Response:
     """Where the model is uncertain, as a picture to lay over the image.

@@ -11,11 +11,13 @@ from typing import Any
 
 import pytest
 from sqlalchemy import Engine, select, text
-from sqlalchemy.exc import DBAPIError, IntegrityError, StatementError
+from sqlalchemy.exc import DBAPIError, IntegrityError, OperationalError, StatementError
 from sqlalchemy.orm import Session, sessionmaker
 
 from server.store.database import (
+    BUSY_TIMEOUT_SECONDS,
     default_database_url,
+    limit_statements,
     make_engine,
     now_seconds,
     now_utc,
@@ -219,3 +221,14 @@ def test_a_fresh_sqlite_file_can_be_opened_by_several_processes_at_once(tmp_path
     command = [sys.executable, "-c", OPEN_IT, f"sqlite:///{tmp_path / 'new.db'}"]
     processes = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(4)]
     assert [process.communicate()[0] for process in processes] == ["wal\n"] * 4
+
+
+def test_what_would_keep_a_request_is_given_up_on_postgres(engine: Engine) -> None:
+    limit_statements(engine, 0.2)
+    if engine.dialect.name == "sqlite":  # its waiting for the lock ends by itself, as before
+        return
+    with engine.connect() as connection, pytest.raises(OperationalError, match="statement timeout"):
+        connection.execute(text("SELECT pg_sleep(30)"))
+    with engine.connect() as connection:
+        shown = connection.execute(text("SHOW lock_timeout")).scalar()
+    assert shown == f"{BUSY_TIMEOUT_SECONDS:g}s"
