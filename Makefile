@@ -9,7 +9,7 @@ DATASET ?=
 URL ?=
 DEMO_FLAGS ?=
 
-.PHONY: demo test test-all torture run check format bench migrate lock openapi presets help
+.PHONY: demo test test-all torture fuzz run check format bench migrate lock openapi presets help
 
 help:  ## what there is
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /	/' | expand -t 12
@@ -47,6 +47,9 @@ test-all: $(VENV)/.dev  ## the long tests too, but not torture
 SEED ?=
 torture: $(VENV)/.dev  ## workers killed, stopped, frozen at many random moments, Postgres crashed: half an hour
 	MIAOD_TORTURE_SEED=$(SEED) $(BIN)/python -m pytest -m torture -s
+
+fuzz: $(VENV)/.dev  ## requests made from the OpenAPI document, tens of thousands of them
+	$(BIN)/python -m pytest -s -m slow tests/server/test_schema_fuzz.py
 
 check: $(VENV)/.dev  ## format, lint, types, import rules
 	$(BIN)/ruff format --check .

@@ -26,6 +26,7 @@ from server import key_commands, logs, origins
 from server.doorkeeper import Doorkeeper
 from server.errors import ServiceError
 from server.main import create_app
+from server.protocol import CommonFormProtocol
 from server.services import keys, training
 from server.settings import Settings
 from server.store.backup import BackupRefused, back_up, restore, verify
@@ -162,6 +163,8 @@ def _serve(settings: Settings) -> int:
     app = create_app(settings, background=True)
     config = uvicorn.Config(
         app,
+        http=CommonFormProtocol,
+        ws="none",
         host=settings.host,
         port=settings.port,
         log_config=None,  # our own

@@ -24,6 +24,7 @@ from server.errors import (
     Unavailable,
     VersionConflict,
 )
+from server.services.idempotency import Replayed
 from server.store.outage import AWAY, FULL, is_database_full, is_outage
 
 log = structlog.get_logger(__name__)
@@ -37,11 +38,14 @@ _CODES = {
     409: "conflict",
     413: "too_large",
     415: "unsupported_media",
+    416: "range_not_satisfiable",
     422: "unprocessable",
     429: "too_many_failures",
     503: "unavailable",
     507: "storage_full",
 }
+# What FastAPI says of a body that makes the parser fail in another way than by its syntax.
+_UNREADABLE = "There was an error parsing the body"
 _AWAY = {*AWAY, errno.EACCES, errno.EPERM, errno.EMFILE, errno.ENFILE}
 _RETRY_AFTER = {"Retry-After": "5"}
 
@@ -49,6 +53,11 @@ _RETRY_AFTER = {"Retry-After": "5"}
 def request_id_of(request_scope: Mapping[str, Any]) -> str:
     """The id that `RequestContextMiddleware` gave this request."""
     return str(request_scope.get("state", {}).get("request_id", ""))
+
+
+def code_of(status: int) -> str:
+    """The word for a status that comes without one of its own."""
+    return _CODES.get(status, "error")
 
 
 def error_response(
@@ -76,6 +85,7 @@ def install(app: FastAPI) -> None:
     app.add_exception_handler(HTTPException, _http_exception)
     app.add_exception_handler(OSError, _os_error)
     app.add_exception_handler(ClientDisconnect, _client_gone)
+    app.add_exception_handler(Replayed, _replayed)
     for kind in (DBAPIError, PoolTimeout):
         app.add_exception_handler(kind, _database_error)
 
@@ -128,15 +138,19 @@ async def _http_exception(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     detail = str(error.detail)
     headers = dict(error.headers or {})
+    path = request.url.path[:200]
     if error.status_code == 404:
-        detail = f"there is nothing at {request.url.path}"
+        detail = f"there is nothing at {path}"
     elif error.status_code == 405:
-        headers["Allow"] = allowed = ", ".join(_allowed_methods(request))
-        detail = f"{request.method} is not possible at {request.url.path}, only {allowed}"
+        # What is below no route is a file of our own.
+        headers["Allow"] = allowed = ", ".join(_allowed_methods(request) or ("GET", "HEAD"))
+        detail = f"{request.method} is not possible at {path}, only {allowed}"
+    elif detail == _UNREADABLE:
+        detail = "the body is no JSON that can be read: too deep, a number too long, or no text"
     return error_response(
         error.status_code,
         detail,
-        _CODES.get(error.status_code, "error"),
+        code_of(error.status_code),
         request_id_of(request.scope),
         headers=headers,
     )
@@ -152,6 +166,15 @@ def _allowed_methods(request: Request) -> list[str]:
             for route in request.app.routes
         )
     ]
+
+
+async def _replayed(request: Request, replayed: Exception) -> Response:
+    assert isinstance(replayed, Replayed)
+    answer = replayed.answer
+    headers = {"Idempotency-Replayed": "true"}
+    if answer.location is not None:
+        headers["Location"] = answer.location
+    return Response(answer.body, answer.status, headers, media_type="application/json")
 
 
 async def _os_error(request: Request, error: Exception) -> Response:

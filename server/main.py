@@ -19,7 +19,7 @@ from server.access import RoleRoute, requires
 from server.deps import Context
 from server.doorkeeper import Doorkeeper
 from server.metrics import ProcessFigures, RequestMetricsMiddleware
-from server.middleware import BodyLimitMiddleware, RequestContextMiddleware
+from server.middleware import BodyLimitMiddleware, ErrorFormMiddleware, RequestContextMiddleware
 from server.routes import (
     audit,
     cycle_events,
@@ -43,13 +43,15 @@ from server.services.health import Health
 from server.services.imports import ImportRunner
 from server.settings import Settings
 from server.store.blobs import BlobStore
-from server.store.database import make_engine, session_factory
+from server.store.database import limit_statements, make_engine, session_factory
 from server.store.sweep import sweep
 
 log = structlog.get_logger(__name__)
 
 STATIC = Path(__file__).with_name("static")
 SWEEP_SECONDS = 3600.0
+# A request's statement that Postgres works on for longer is given up: a 503, and no lock kept.
+STATEMENT_SECONDS = 60.0
 # A JSON body is held in memory. The largest honest one, 10,000 boxes, has about 1.5 MB.
 MAX_JSON_BYTES = 4_000_000
 # Boundaries, names and fields of a form, besides its files.
@@ -63,6 +65,8 @@ the next one.
 * Lists answer `{"items", "next_cursor"}`: give `next_cursor` back as `cursor`; `count=true` adds
   `total`.
 * Every error answers `{"detail", "code", "request_id"}`; branch on `code`.
+* Every POST but `/keys` and `/session` takes an `Idempotency-Key`: repeated under the same one it
+  has one effect and gets one answer.
 * Boxes are corners in absolute pixels of the upright image (EXIF rotation applied), origin at the
   top left.
 * Where the server has keys, send one as `Authorization: Bearer KEY`. `x-required-role` is the least
@@ -80,6 +84,7 @@ def create_app(settings: Settings | None = None, *, background: bool = False) ->
     """
     settings = settings or Settings()
     engine = make_engine(settings.resolved_database_url)
+    limit_statements(engine, STATEMENT_SECONDS)
     reading = session_factory(engine, read_only=True)
     blobs = BlobStore(settings.data_dir)
     own_figures = ProcessFigures()
@@ -146,8 +151,8 @@ def _operation_id(route: APIRoute) -> str:
 
 
 def _add_middleware(app: FastAPI, settings: Settings) -> None:
-    # The last one added is the outermost: figures, then id, then size. Keys and roles are looked at
-    # by the routes, before they read a body (see access.py).
+    # The last one added is the outermost: figures, then id, then form, then size. Keys and roles
+    # are looked at by the routes, before they read a body (see access.py).
     app.add_middleware(
         BodyLimitMiddleware,
         default_bytes=MAX_JSON_BYTES,
@@ -175,11 +180,13 @@ def _add_middleware(app: FastAPI, settings: Settings) -> None:
             expose_headers=[
                 "Content-Disposition",
                 "ETag",
+                "Idempotency-Replayed",
                 "Location",
                 "Retry-After",
                 "X-Request-ID",
             ],
         )
+    app.add_middleware(ErrorFormMiddleware)
     app.add_middleware(RequestContextMiddleware)
     app.add_middleware(RequestMetricsMiddleware, figures=app.state.context.own_figures)
 

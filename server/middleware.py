@@ -9,14 +9,16 @@ import logging
 import re
 import time
 from collections.abc import Mapping
+from http import HTTPStatus
 from uuid import uuid4
 
 import structlog
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.exceptions import HTTPException
+from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from server.handlers import error_response, request_id_of
+from server.handlers import code_of, error_response, request_id_of
 
 log = structlog.get_logger(__name__)
 
@@ -92,6 +94,55 @@ class RequestContextMiddleware:
                 milliseconds=round(seconds * 1000, 1),
                 **_said(scope),
             )
+
+
+class ErrorFormMiddleware:
+    """Puts errors that a library answers by itself, as plain text, into the common form.
+
+    So does Starlette with ranges of a file that cannot be.
+    """
+
+    def __init__(self, app: ASGIApp) -> None:
+        """Wraps an application."""
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Handles one connection."""
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        refused: Message | None = None
+        text = b""
+
+        async def send_in_form(message: Message) -> None:
+            nonlocal refused, text
+            if message["type"] == "http.response.start" and _is_plain_error(message):
+                refused = message
+                return
+            if refused is None:
+                await send(message)
+                return
+            text += message.get("body", b"")
+            if not message.get("more_body", False):
+                await _in_form(refused, text, request_id_of(scope))(scope, receive, send)
+
+        await self.app(scope, receive, send_in_form)
+
+
+def _is_plain_error(start: Message) -> bool:
+    kind = Headers(raw=start["headers"]).get("content-type", "text/plain")
+    return start["status"] >= 400 and kind.startswith("text/plain")
+
+
+def _in_form(start: Message, text: bytes, request_id: str) -> Response:
+    status = start["status"]
+    headers = {
+        name: value
+        for name, value in Headers(raw=start["headers"]).items()
+        if name not in ("content-type", "content-length")
+    }
+    said = text.decode("utf-8", "replace") or HTTPStatus(status).phrase
+    return error_response(status, said, code_of(status), request_id, headers=headers)
 
 
 class BodyLimitMiddleware:

@@ -4,6 +4,8 @@ into memory and never into the system's temporary folder (which may be memory to
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
 from collections.abc import AsyncIterator, Iterator
 from contextlib import ExitStack, asynccontextmanager, contextmanager, suppress
@@ -42,11 +44,19 @@ class Form:
 
     fields: dict[str, str] = field(default_factory=dict)
     files: list[ReceivedFile] = field(default_factory=list)
+    # Of all names, file names and contents, in their order; the boundary does not count, because
+    # each sending has its own. None if it was not asked for.
+    sha256: str | None = None
 
 
 @asynccontextmanager
 async def receive_form(
-    request: Request, blobs: BlobStore, *, max_files: int, max_file_bytes: int
+    request: Request,
+    blobs: BlobStore,
+    *,
+    max_files: int,
+    max_file_bytes: int,
+    hashed: bool = False,
 ) -> AsyncIterator[Form]:
     """Read a multipart body; its files stay on the disk as long as the context is open.
 
@@ -56,6 +66,7 @@ async def receive_form(
         max_files: with more of them the whole request is refused.
         max_file_bytes: a larger file is marked `too_large`; the others are kept. So it is with
             `no_room` and one that the disk has no room for.
+        hashed: also give the form's `sha256`.
 
     Raises:
         UnsupportedMedia: the body is no multipart form.
@@ -70,7 +81,7 @@ async def receive_form(
         raise BadRequest("the content type names no boundary of the multipart body")
     with ExitStack() as spooled:
         try:
-            reader = _Reader(boundary, blobs, spooled, max_files, max_file_bytes)
+            reader = _Reader(boundary, blobs, spooled, max_files, max_file_bytes, hashed)
         except FormParserError as error:
             raise BadRequest(f"the multipart body is malformed: {error}") from None
         async for chunk in request.stream():
@@ -90,8 +101,13 @@ class _Reader:
         spooled: ExitStack,
         max_files: int,
         max_file_bytes: int,
+        hashed: bool,
     ) -> None:
         self.form = Form()
+        self._hashed = hashed
+        # Of each part: its name, its file name, the hash of its content.
+        self._parts: list[tuple[str, str | None, str]] = []
+        self._part_hash = hashlib.sha256()
         self._blobs = blobs
         self._spooled = spooled
         self._max_files = max_files
@@ -133,11 +149,14 @@ class _Reader:
             raise BadRequest(f"the multipart body is malformed: {error}") from None
         if not self._ended:
             raise BadRequest("the multipart body ends before its closing boundary")
+        if self._hashed:
+            self.form.sha256 = hashlib.sha256(json.dumps(self._parts).encode()).hexdigest()
 
     def _on_part_begin(self) -> None:
         self._disposition = b""
         self._value = bytearray()
         self._file = self._sink = None
+        self._part_hash = hashlib.sha256()
 
     def _on_header_field(self, data: bytes, start: int, end: int) -> None:
         self._header_name += data[start:end]
@@ -172,6 +191,8 @@ class _Reader:
         self.form.files.append(self._file)
 
     def _on_part_data(self, data: bytes, start: int, end: int) -> None:
+        if self._hashed:
+            self._part_hash.update(memoryview(data)[start:end])
         if self._file is None or self._sink is None:
             if len(self._value) + end - start > MAX_FIELD_BYTES:
                 raise TooLarge(f"field {self._field_name} has more than {MAX_FIELD_BYTES} bytes")
@@ -185,6 +206,9 @@ class _Reader:
                 self._sink.write(data[start:end])
 
     def _on_part_end(self) -> None:
+        if self._hashed:
+            file_name = None if self._file is None else self._file.file_name
+            self._parts.append((self._field_name, file_name, self._part_hash.hexdigest()))
         if self._sink is not None:
             with self._noting_a_full_disk():
                 self._sink.close()

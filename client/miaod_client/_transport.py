@@ -1,7 +1,8 @@
 """Requests over HTTP: the key, retries, errors, and answers as typed objects.
 
 One loop sends everything. What may be sent twice decides what is retried: reading, replacing and
-deleting always; a POST only where nothing can have happened yet (no connection, 429, 503).
+deleting always; a POST if it carries an `Idempotency-Key`, the same one each time, or is harmless
+to repeat; any other only where nothing can have happened yet (no connection, 429, 503).
 """
 
 import time
@@ -77,13 +78,12 @@ class Transport:
         path: str,
         *,
         json: Any = None,
-        creates: bool = False,
+        keyed: bool = False,
         repeatable: bool = False,
     ) -> ModelT:
-        """POST a JSON body; `creates` marks it with a key that makes a repetition recognisable."""
-        headers = {"Idempotency-Key": str(uuid.uuid4())} if creates else None
+        """POST a JSON body; what must not happen twice is `keyed`."""
         return parse(
-            model, self.request("POST", path, json=json, headers=headers, repeatable=repeatable)
+            model, self.request("POST", path, json=json, keyed=keyed, repeatable=repeatable)
         )
 
     def request(
@@ -95,7 +95,7 @@ class Transport:
         json: Any = None,
         form: Mapping[str, str] | None = None,
         files: FileParts | None = None,
-        headers: Mapping[str, str] | None = None,
+        keyed: bool = False,
         repeatable: bool = False,
         expected: frozenset[int] = frozenset(),
     ) -> httpx2.Response:
@@ -108,8 +108,9 @@ class Transport:
             json: body, or
             form: fields of a multipart body, with
             files: its files, read from disk while they are sent.
-            headers: beside those that every request has.
-            repeatable: a POST or PATCH that may safely be sent twice.
+            keyed: send an `Idempotency-Key`, by which the server knows a repetition and answers it
+                as it did the first time; so it may be sent twice.
+            repeatable: a POST that may safely be sent twice as it is.
             expected: statuses from 400 up that are an answer here and not an error.
 
         Raises:
@@ -123,7 +124,7 @@ class Transport:
             json=json,
             form=form,
             files=files,
-            headers=headers,
+            keyed=keyed,
             repeatable=repeatable,
             expected=expected,
         )
@@ -161,13 +162,17 @@ class Transport:
         json: Any = None,
         form: Mapping[str, str] | None = None,
         files: FileParts | None = None,
-        headers: Mapping[str, str] | None = None,
+        keyed: bool = False,
         repeatable: bool = False,
         expected: frozenset[int] = frozenset(),
+        headers: Mapping[str, str] | None = None,
         streamed: bool = False,
     ) -> httpx2.Response:
         query = {key: value for key, value in (params or {}).items() if value is not None}
-        repeatable = repeatable or method in REPEATABLE_METHODS
+        repeatable = repeatable or keyed or method in REPEATABLE_METHODS
+        sent = {**self._headers, **(headers or {})}
+        if keyed:
+            sent["Idempotency-Key"] = str(uuid.uuid4())
         attempt = 0
         while True:
             # Built anew each time: a multipart body rewinds its files when it is rendered.
@@ -178,7 +183,7 @@ class Transport:
                 json=json,
                 data=form,
                 files=files,
-                headers={**self._headers, **(headers or {})},
+                headers=sent,
             )
             retries_left = attempt < self.retry.max_retries
             try:

@@ -6,9 +6,10 @@ from typing import Annotated
 
 from fastapi import APIRouter, Path, Query, Request, Response
 
-from server.access import RoleRoute, requires
-from server.deps import ContextDep, PageDep, ReadSessionDep, SessionDep, SettingsDep
+from server.access import requires
+from server.deps import ContextDep, PageDep, ReadSessionDep, SettingsDep
 from server.routes.content import blob_response
+from server.routes.idempotent import IdempotentRoute, IdempotentSessionDep
 from server.schemas import (
     ArtifactOut,
     CycleIn,
@@ -19,16 +20,16 @@ from server.schemas import (
     Page,
     ScoreOut,
 )
-from server.schemas.common import errors
+from server.schemas.common import errors, stored
 from server.services import audit, cycles
 
-router = APIRouter(prefix="/cycles", tags=["cycles"], route_class=RoleRoute)
+router = APIRouter(prefix="/cycles", tags=["cycles"], route_class=IdempotentRoute)
 
 
 @router.post("", status_code=202, responses=errors(404, 409))
 @requires("engineer")
 def create_cycle(
-    body: CycleIn, session: SessionDep, settings: SettingsDep, response: Response
+    body: CycleIn, session: IdempotentSessionDep, settings: SettingsDep, response: Response
 ) -> CycleOut:
     """Start a cycle: it is queued for the next free worker.
 
@@ -75,7 +76,7 @@ def get_cycle(cycle_id: EntityId, session: ReadSessionDep) -> CycleOut:
 
 @router.post("/{cycle_id}/cancel", responses=errors(404, 409))
 @requires("engineer")
-def cancel_cycle(cycle_id: EntityId, session: SessionDep) -> CycleOut:
+def cancel_cycle(cycle_id: EntityId, session: IdempotentSessionDep) -> CycleOut:
     """Cancel a cycle: at once while it waits, within seconds while it runs.
 
     A cancelled one stays as it is; 409 `cycle_ended` if it has succeeded or failed.
@@ -85,7 +86,7 @@ def cancel_cycle(cycle_id: EntityId, session: SessionDep) -> CycleOut:
 
 @router.post("/{cycle_id}/resume", status_code=202, responses=errors(404, 409))
 @requires("engineer")
-def resume_cycle(cycle_id: EntityId, session: SessionDep) -> CycleOut:
+def resume_cycle(cycle_id: EntityId, session: IdempotentSessionDep) -> CycleOut:
     """Take up a failed or cancelled cycle at its last checkpoint.
 
     It trains and scores what the project held when the cycle first ran; labels that came since
@@ -129,11 +130,9 @@ def list_cycle_artifacts(cycle_id: EntityId, session: ReadSessionDep) -> Page[Ar
 @router.get(
     "/{cycle_id}/artifacts/{name}",
     response_class=Response,
-    responses={
-        **errors(404),
-        200: {"content": {"application/octet-stream": {}}, "description": "The file."},
-        304: {"description": "The client has it already (If-None-Match)."},
-    },
+    responses=stored(
+        "application/json", "application/octet-stream", "application/x-ndjson", "text/plain"
+    ),
 )
 @requires("engineer")
 def get_cycle_artifact(

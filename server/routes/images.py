@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from fastapi import APIRouter, Query, Request, Response
 
@@ -19,16 +19,11 @@ from server.schemas import (
     PredictionOut,
     Split,
 )
-from server.schemas.common import Name, errors
+from server.schemas.common import Name, errors, stored
 from server.services import images, renditions
 from server.store.models import Image
 
 router = APIRouter(prefix="/images", tags=["images"], route_class=RoleRoute)
-
-_PICTURE: dict[int | str, dict[str, Any]] = {
-    200: {"content": {"image/*": {}}, "description": "The picture."},
-    304: {"description": "The client has it already (If-None-Match)."},
-}
 
 
 @router.get("", responses=errors(404))
@@ -86,7 +81,7 @@ def delete_image(image_id: EntityId, session: SessionDep) -> None:
     images.delete(session, image_id)
 
 
-@router.get("/{image_id}/content", response_class=Response, responses={**errors(404), **_PICTURE})
+@router.get("/{image_id}/content", response_class=Response, responses=stored("image/*"))
 @requires("viewer")
 def get_image_content(
     image_id: EntityId,
@@ -111,7 +106,7 @@ def get_image_content(
     )
 
 
-@router.get("/{image_id}/thumbnail", response_class=Response, responses={**errors(404), **_PICTURE})
+@router.get("/{image_id}/thumbnail", response_class=Response, responses=stored("image/*"))
 @requires("viewer")
 def get_image_thumbnail(image_id: EntityId, context: ContextDep, request: Request) -> Response:
     """The upright picture as a JPEG with at most 256 pixels on its longer side."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import AsyncIterator
 from typing import Annotated, Any, TypeVar
@@ -9,19 +10,26 @@ from typing import Annotated, Any, TypeVar
 from fastapi import APIRouter, Depends, Request, Response
 from fastapi.exceptions import RequestValidationError
 from pydantic import ValidationError
+from sqlalchemy.orm import Session
 from starlette.concurrency import run_in_threadpool
 
-from server.access import RoleRoute, requires
+from server.access import requires
 from server.deps import CallerDep, Context, ContextDep, PageDep, ReadSessionDep
 from server.errors import BadRequest, Forbidden, StorageFull, TooLarge, Unprocessable
 from server.multipart import Form, receive_form
+from server.routes.idempotent import (
+    IdempotentRoute,
+    IdempotentSessionDep,
+    carries_key,
+    note_body_sha256,
+)
 from server.schemas import EntityId, ImportIn, ImportOut
 from server.schemas.common import errors
 from server.schemas.imports import ImportOptions
 from server.services import imports, projects
 from server.services.paging import PageRequest
 
-router = APIRouter(prefix="/imports", tags=["imports"], route_class=RoleRoute)
+router = APIRouter(prefix="/imports", tags=["imports"], route_class=IdempotentRoute)
 
 Options = TypeVar("Options", bound=ImportOptions)
 
@@ -56,7 +64,9 @@ async def receive_import(request: Request, context: ContextDep) -> AsyncIterator
             context.blobs,
             max_files=1,
             max_file_bytes=context.settings.max_archive_bytes,
+            hashed=carries_key(request),
         ) as form:
+            note_body_sha256(request, form.sha256)
             yield form
         return
     body = bytearray()
@@ -64,6 +74,7 @@ async def receive_import(request: Request, context: ContextDep) -> AsyncIterator
         body += chunk
         if len(body) > MAX_JSON_BYTES:
             raise TooLarge(f"the JSON body has more than {MAX_JSON_BYTES:,} bytes")
+    note_body_sha256(request, hashlib.sha256(body).hexdigest())
     try:
         data = json.loads(body)
     except (ValueError, RecursionError) as error:
@@ -81,6 +92,7 @@ async def receive_import(request: Request, context: ContextDep) -> AsyncIterator
 async def create_import(
     context: ContextDep,
     body: Annotated[ImportIn | Form, Depends(receive_import, scope="function")],
+    session: IdempotentSessionDep,
     caller: CallerDep,
     response: Response,
 ) -> ImportOut:
@@ -98,7 +110,7 @@ async def create_import(
             f"{caller.name!r} is for some projects, and the server's folders belong to all: "
             "upload an archive"
         )
-    view = await run_in_threadpool(_create, context, body)
+    view = await run_in_threadpool(_create, context, session, body)
     response.headers["Location"] = f"/imports/{view.id}"
     return view
 
@@ -110,10 +122,10 @@ def get_import(import_id: EntityId, session: ReadSessionDep, page: PageDep) -> I
     return ImportOut.of(imports.view(session, import_id, page))
 
 
-def _create(context: Context, body: ImportIn | Form) -> ImportOut:
+def _create(context: Context, session: Session, body: ImportIn | Form) -> ImportOut:
     options = _options_of(body) if isinstance(body, Form) else body
-    with context.reading() as session:
-        projects.get(session, options.project)
+    with context.reading() as reading:
+        projects.get(reading, options.project)
     path = archive = None
     if isinstance(body, Form):
         archive = _stored_archive(context, body)
@@ -121,17 +133,10 @@ def _create(context: Context, body: ImportIn | Form) -> ImportOut:
         path = body.path
     # The same keys for both kinds of body.
     asked = options.model_dump(exclude={"project", "path"})
-    with context.sessions.begin() as session:
-        job = imports.create(
-            session,
-            options.project,
-            asked,
-            context.settings,
-            path=path,
-            archive_sha256=archive,
-        )
-    with context.reading() as session:
-        return ImportOut.of(imports.view(session, job.id, PageRequest()))
+    job = imports.create(
+        session, options.project, asked, context.settings, path=path, archive_sha256=archive
+    )
+    return ImportOut.of(imports.view(session, job.id, PageRequest()))
 
 
 def _options_of(form: Form) -> ImportOptions:

@@ -10,7 +10,7 @@ from server.access import RoleRoute, requires
 from server.deps import ContextDep, PageDep, ReadSessionDep, SessionDep
 from server.routes.content import blob_response
 from server.schemas import EntityId, ModelOut, ModelPatch, Page
-from server.schemas.common import errors
+from server.schemas.common import errors, stored
 from server.services import audit, models
 
 router = APIRouter(prefix="/models", tags=["models"], route_class=RoleRoute)
@@ -52,11 +52,7 @@ def delete_model(model_id: EntityId, session: SessionDep) -> None:
 @router.get(
     "/{model_id}/checkpoint",
     response_class=Response,
-    responses={
-        **errors(404),
-        200: {"content": {"application/octet-stream": {}}, "description": "Safetensors."},
-        304: {"description": "The client has it already (If-None-Match)."},
-    },
+    responses=stored("application/octet-stream"),
 )
 @requires("engineer")
 def get_model_checkpoint(model_id: EntityId, context: ContextDep, request: Request) -> Response:

@@ -6,9 +6,10 @@ from typing import Annotated
 
 from fastapi import APIRouter, Query, Response
 
-from server.access import RoleRoute, requires
+from server.access import requires
 from server.deps import CallerDep, PageDep, ReadSessionDep, SessionDep, SettingsDep
 from server.errors import Forbidden
+from server.routes.idempotent import IdempotentRoute, IdempotentSessionDep
 from server.schemas import (
     EntityId,
     Page,
@@ -20,13 +21,13 @@ from server.schemas import (
 from server.schemas.common import Name, errors
 from server.services import projects
 
-router = APIRouter(prefix="/projects", tags=["projects"], route_class=RoleRoute)
+router = APIRouter(prefix="/projects", tags=["projects"], route_class=IdempotentRoute)
 
 
 @router.post("", status_code=201, responses=errors(409))
 @requires("engineer", all_projects=True)
 def create_project(
-    body: ProjectIn, session: SessionDep, settings: SettingsDep, response: Response
+    body: ProjectIn, session: IdempotentSessionDep, settings: SettingsDep, response: Response
 ) -> ProjectOut:
     """Create a project.
 

@@ -5,11 +5,13 @@ from __future__ import annotations
 from typing import Annotated, Literal
 
 from fastapi import APIRouter, Query, Request, Response
+from starlette.convertors import StringConvertor, register_url_convertor
 
-from server.access import RoleRoute, requires
-from server.deps import CallerDep, ContextDep, PageDep, ReadSessionDep, SessionDep
+from server.access import requires
+from server.deps import CallerDep, ContextDep, PageDep, ReadSessionDep
 from server.errors import Unprocessable
 from server.routes.content import blob_response
+from server.routes.idempotent import IdempotentRoute, IdempotentSessionDep
 from server.schemas import (
     ClaimIn,
     ClaimOut,
@@ -22,10 +24,19 @@ from server.schemas import (
     ReleaseIn,
     SkipIn,
 )
-from server.schemas.common import errors
+from server.schemas.common import errors, stored
 from server.services import queries
 
-router = APIRouter(prefix="/queries", tags=["queries"], route_class=RoleRoute)
+router = APIRouter(prefix="/queries", tags=["queries"], route_class=IdempotentRoute)
+
+
+class _QueryConvertor(StringConvertor):
+    """`claim` is no query: `GET /queries/claim` is a 405 and not a query with a malformed id."""
+
+    regex = "(?!claim$)[^/]+"
+
+
+register_url_convertor("query", _QueryConvertor())
 
 
 @router.get("", responses=errors(404))
@@ -61,7 +72,7 @@ def list_queries(
 
 @router.post("/claim", responses=errors(404))
 @requires("annotator")
-def claim_queries(body: ClaimIn, session: SessionDep, caller: CallerDep) -> ClaimOut:
+def claim_queries(body: ClaimIn, session: IdempotentSessionDep, caller: CallerDep) -> ClaimOut:
     """Take the next images to label; nobody else gets them while the claim holds.
 
     Save each with the token (`PUT /images/{id}/annotations`), or release or skip it; send a
@@ -78,7 +89,7 @@ def claim_queries(body: ClaimIn, session: SessionDep, caller: CallerDep) -> Clai
     return ClaimOut.of(claim)
 
 
-@router.get("/{query_id}", responses=errors(404))
+@router.get("/{query_id:query}", responses=errors(404))
 @requires("viewer")
 def get_query(query_id: EntityId, session: ReadSessionDep) -> QueryOut:
     """Read one query."""
@@ -88,7 +99,7 @@ def get_query(query_id: EntityId, session: ReadSessionDep) -> QueryOut:
 @router.post("/{query_id}/heartbeat", responses=errors(404, 409))
 @requires("annotator")
 def heartbeat_query(
-    query_id: EntityId, body: HeartbeatIn, session: SessionDep, caller: CallerDep
+    query_id: EntityId, body: HeartbeatIn, session: IdempotentSessionDep, caller: CallerDep
 ) -> HeartbeatOut:
     """Prolong a claim: this query and every other that is still held under the token.
 
@@ -103,7 +114,7 @@ def heartbeat_query(
 @router.post("/{query_id}/release", responses=errors(404, 409))
 @requires("annotator")
 def release_query(
-    query_id: EntityId, body: ReleaseIn, session: SessionDep, caller: CallerDep
+    query_id: EntityId, body: ReleaseIn, session: IdempotentSessionDep, caller: CallerDep
 ) -> QueryOut:
     """Give a query back, so that somebody else can take it."""
     return QueryOut.of(queries.release(session, query_id, body.claim_token, holder=caller.holder))
@@ -112,7 +123,7 @@ def release_query(
 @router.post("/{query_id}/skip", responses=errors(404, 409))
 @requires("annotator")
 def skip_query(
-    query_id: EntityId, body: SkipIn, session: SessionDep, caller: CallerDep
+    query_id: EntityId, body: SkipIn, session: IdempotentSessionDep, caller: CallerDep
 ) -> QueryOut:
     """Say that the image cannot be labeled. No cycle selects it again until it is un-skipped
     (`PATCH /images/{id}` with `skipped: false`) or labeled after all.
@@ -124,11 +135,7 @@ def skip_query(
 @router.get(
     "/{query_id}/heatmap",
     response_class=Response,
-    responses={
-        **errors(404),
-        200: {"content": {"image/png": {}}, "description": "The heat map."},
-        304: {"description": "The client has it already (If-None-Match)."},
-    },
+    responses=stored("image/png"),
 )
 @requires("viewer")
 def get_query_heatmap(query_id: EntityId, context: ContextDep, request: Request) -> Response:

@@ -9,17 +9,23 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Depends, Request
 from pydantic import TypeAdapter, ValidationError
 
-from server.access import RoleRoute, requires
+from server.access import requires
 from server.deps import Context, ContextDep
 from server.errors import StorageFull, Unprocessable
 from server.multipart import Form, ReceivedFile, receive_form
+from server.routes.idempotent import (
+    IdempotentRoute,
+    IdempotentSessionDep,
+    carries_key,
+    note_body_sha256,
+)
 from server.schemas import EntityId, Split, UploadedFile, UploadOut
 from server.schemas.common import errors
 from server.services import audit, intake, projects
 from server.services.intake import Added, Candidate, Refused
 from server.store.outage import FULL
 
-router = APIRouter(prefix="/images", tags=["images"], route_class=RoleRoute)
+router = APIRouter(prefix="/images", tags=["images"], route_class=IdempotentRoute)
 
 NO_ROOM = "the server's storage is full: send this file again once there is room"
 
@@ -76,7 +82,9 @@ async def receive_images(request: Request, context: ContextDep) -> AsyncIterator
         context.blobs,
         max_files=settings.max_upload_files,
         max_file_bytes=settings.max_upload_bytes,
+        hashed=carries_key(request),
     ) as form:
+        note_body_sha256(request, form.sha256)
         yield form
 
 
@@ -85,6 +93,7 @@ async def receive_images(request: Request, context: ContextDep) -> AsyncIterator
 def upload_images(
     context: ContextDep,
     form: Annotated[Form, Depends(receive_images, scope="function")],
+    session: IdempotentSessionDep,
 ) -> UploadOut:
     """Upload images into one split of a project.
 
@@ -94,20 +103,17 @@ def upload_images(
     batch is kept. Where there was room for none, or for no row in the database, it is a 507.
     """
     project_id, split = _target(form)
-    with context.reading() as session:
-        projects.get(session, project_id)
+    with context.reading() as reading:
+        projects.get(reading, project_id)
     # No transaction is open while pictures are decoded and stored.
     prepared = [_prepare(file, context) for file in form.files]
     if all(isinstance(each, Added) and each.reason == NO_ROOM for each in prepared):
         raise StorageFull("the server's storage is full; nothing of this was kept")
     candidates = [each for each in prepared if isinstance(each, Candidate)]
-    with context.sessions.begin() as session:
-        added = iter(intake.add(session, project_id, split, candidates))
-        answers = [next(added) if isinstance(each, Candidate) else each for each in prepared]
-        counts: Counter[str] = Counter(answer.status for answer in answers)
-        audit.record(
-            session, "images_uploaded", project=project_id, split=split, counts=dict(counts)
-        )
+    added = iter(intake.add(session, project_id, split, candidates))
+    answers = [next(added) if isinstance(each, Candidate) else each for each in prepared]
+    counts: Counter[str] = Counter(answer.status for answer in answers)
+    audit.record(session, "images_uploaded", project=project_id, split=split, counts=dict(counts))
     return UploadOut(
         items=[UploadedFile.of(answer) for answer in answers],
         created=counts["created"],

@@ -135,6 +135,17 @@ def errors(*statuses: int) -> dict[int | str, dict[str, Any]]:
     }
 
 
+def stored(*media_types: str) -> dict[int | str, dict[str, Any]]:
+    """The `responses` of a route that serves a stored file, whole or a range of it."""
+    content: dict[str, Any] = {media_type: {} for media_type in media_types}
+    return {
+        200: {"content": content, "description": "The file."},
+        206: {"content": content, "description": "The part that Range asked for."},
+        304: {"description": "The client has it already (If-None-Match)."},
+        **errors(404, 416),
+    }
+
+
 def _example(status: int) -> dict[str, Any]:
     detail, code = _EXAMPLES[status]
     return {"detail": detail, "code": code, "request_id": "3f1c9a7be0d24c58a6b1f0e2d4c79b83"}
@@ -148,6 +159,7 @@ _MEANING = {
     409: "The state of things forbids it now; the sentence says why.",
     413: "More bytes or files than allowed.",
     415: "Not a kind of body that is read here.",
+    416: "The range lies outside the file; Content-Range says its size.",
     422: "Malformed (a list of fields) or without sense (a sentence).",
     429: "Too many wrong keys came from the address: wait as `Retry-After` says.",
     503: "The database or the storage is away; try again later.",
@@ -164,6 +176,7 @@ _EXAMPLES: dict[int, tuple[str | list[dict[str, Any]], str]] = {
     404: (f"no project {EXAMPLE_ID}", "not_found"),
     409: ("there is already a project named 'street'", "name_taken"),
     413: ("the body has more bytes than are taken here", "too_large"),
+    416: ("Range Not Satisfiable", "range_not_satisfiable"),
     415: ("send the body as application/json, not text/plain", "unsupported_media"),
     422: (
         [

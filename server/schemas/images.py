@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Literal, Self
+from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic_core import PydanticCustomError
 
 from server.schemas.common import EXAMPLE_ID, RequestModel
 from server.services.images import ImageView
@@ -103,6 +104,13 @@ class ImageOut(BaseModel):
         )
 
 
+def _boolean(value: object) -> object:
+    # A literal would take 0, which equals it.
+    if not isinstance(value, bool):
+        raise PydanticCustomError("bool_type", "Input should be false")
+    return value
+
+
 class ImagePatch(RequestModel):
     """Changes to an image; what is absent stays."""
 
@@ -115,7 +123,7 @@ class ImagePatch(RequestModel):
             "annotator holds it."
         ),
     )
-    skipped: Literal[False] | None = Field(
+    skipped: Annotated[Literal[False], BeforeValidator(_boolean)] | None = Field(
         default=None, description="`false` un-skips: the next cycles may select the image again."
     )
 

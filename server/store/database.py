@@ -113,6 +113,26 @@ def make_engine(url: str, *, idle_transaction_seconds: float = 600.0) -> Engine:
     return engine
 
 
+def limit_statements(engine: Engine, seconds: float) -> None:
+    """Let Postgres give up what would keep a request: `OperationalError`.
+
+    A statement that it works on for more than `seconds`, or that waits for a lock for more than
+    `BUSY_TIMEOUT_SECONDS`, as SQLite's waiting ends anyway. For servers only: a worker may wait.
+    """
+    if engine.dialect.name != "postgresql":
+        return
+    settings = {"statement_timeout": seconds, "lock_timeout": BUSY_TIMEOUT_SECONDS}
+
+    def limit(connection: DBAPIConnection, _: ConnectionPoolEntry) -> None:
+        cursor = connection.cursor()
+        for name, limit_seconds in settings.items():
+            cursor.execute(f"SET {name} = {round(limit_seconds * 1000)}")
+        cursor.close()
+        connection.commit()
+
+    event.listen(engine, "connect", limit)
+
+
 def session_factory(engine: Engine, *, read_only: bool = False) -> sessionmaker[Session]:
     """Makes sessions; see the top of this file for what `read_only` means.
 

@@ -574,3 +574,24 @@ class AuditEntry(Base):
     detail: Mapped[Json] = mapped_column(default=dict)
 
     __table_args__ = (Index("ix_audit_project_id_id", "project_id", "id"),)
+
+
+class IdempotencyKey(Base):
+    """What was answered to a POST with an `Idempotency-Key`, so that a retry gets the same.
+
+    Written in the transaction of the work itself: both are there, or neither.
+    """
+
+    __tablename__ = "idempotency_keys"
+
+    # Whose key it is: the keys of two callers never meet.
+    principal: Mapped[str] = mapped_column(String(64), primary_key=True)
+    key: Mapped[str] = mapped_column(String(255), primary_key=True)
+    # Of method, address and body: under one key there is one request.
+    request_sha256: Mapped[str] = mapped_column(String(64))
+    status: Mapped[int]
+    location: Mapped[str | None]
+    body: Mapped[str]
+    created_at: Mapped[datetime] = mapped_column(default=utc_now)
+
+    __table_args__ = (Index("ix_idempotency_keys_created_at", "created_at"),)

@@ -11,6 +11,7 @@ import time
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass, fields
+from datetime import timedelta
 from itertools import islice
 
 from sqlalchemy import ColumnElement, and_, delete, exists, func, or_, select, update
@@ -23,6 +24,7 @@ from server.store.models import (
     Artifact,
     Base,
     Cycle,
+    IdempotencyKey,
     Image,
     Import,
     Model,
@@ -30,6 +32,7 @@ from server.store.models import (
     Project,
     Query,
     Score,
+    utc_now,
 )
 from server.store.queue import ACTIVE, request_cancel
 from server.store.references import named_blobs
@@ -40,6 +43,8 @@ CHUNK_ROWS = 1000
 WEIGHTS = "model.safetensors"
 # The first file of an upload over a slow line lies there until its last one has come.
 TEMPORARY_SECONDS = 86_400.0
+# A retry that comes later than this does its work once more.
+IDEMPOTENCY_SECONDS = 86_400.0
 # By so much the clocks of the database and of the disk may differ.
 CLOCK_SKEW_SECONDS = 300.0
 
@@ -55,6 +60,7 @@ class Swept:
     models: int = 0
     checkpoints: int = 0
     events: int = 0
+    idempotency_keys: int = 0
     blobs: int = 0
     temporary_files: int = 0
 
@@ -76,6 +82,7 @@ def sweep(
       pinned stay;
     * checkpoints of cycles that cannot be resumed: those that succeeded, or have a successor;
     * progress of cycles with very many events (`events.thin_out`);
+    * answers kept for retries of a day ago;
     * blobs that no row names (none while a backup is made), and temporary files of yesterday.
 
     Args:
@@ -92,6 +99,7 @@ def sweep(
     swept.models = _sweep_models(sessions)
     swept.checkpoints = _sweep_checkpoints(sessions)
     swept.events = events.thin_out(sessions)
+    swept.idempotency_keys = _sweep_idempotency_keys(sessions)
     cutoff = _file_cutoff(sessions, older_than_seconds)
     swept.blobs = _sweep_blobs(sessions, blobs, cutoff)
     swept.temporary_files = _sweep_temporary_files(
@@ -263,6 +271,11 @@ def _sweep_checkpoints(sessions: sessionmaker[Session]) -> int:
             .execution_options(synchronize_session=False)
         ).all()
     return len(dropped)
+
+
+def _sweep_idempotency_keys(sessions: sessionmaker[Session]) -> int:
+    old = IdempotencyKey.created_at < utc_now() - timedelta(seconds=IDEMPOTENCY_SECONDS)
+    return _delete(sessions, IdempotencyKey, IdempotencyKey.key, old)
 
 
 def _file_cutoff(sessions: sessionmaker[Session], older_than_seconds: float) -> float:

@@ -91,12 +91,25 @@ def test_a_refusal_that_would_only_be_repeated_is_not_retried(
     assert len(server.requests) == 1
 
 
-def test_a_creating_post_is_retried_only_where_nothing_can_have_happened(
-    make_client: MakeClient, cycle_json: dict[str, Any], refusal: Refusal
+@pytest.mark.parametrize(
+    "step",
+    [
+        httpx2.ConnectError("refused"),
+        httpx2.ReadError("reset"),
+        httpx2.ReadTimeout("slow"),
+        httpx2.Response(429, json={}),
+        httpx2.Response(502, json={}),
+        httpx2.Response(504, json={}),
+    ],
+)
+def test_a_creating_post_is_sent_again_under_the_same_key_although_it_may_have_worked(
+    step: httpx2.Response | Exception, make_client: MakeClient, cycle_json: dict[str, Any]
 ) -> None:
-    server = Script(httpx2.ConnectError("refused"), refusal(503), refusal(429), ok(cycle_json))
+    server = Script(step, ok(cycle_json))
     make_client(server).cycles.create(project="p1", budget=20)
-    assert len(server.requests) == 4
+    first, again = server.requests
+    assert first.headers["idempotency-key"] == again.headers["idempotency-key"]
+    assert first.content == again.content
 
 
 @pytest.mark.parametrize(
@@ -108,13 +121,21 @@ def test_a_creating_post_is_retried_only_where_nothing_can_have_happened(
         (httpx2.Response(504, json={}), miaod_client.GatewayTimeoutError),
     ],
 )
-def test_a_creating_post_that_may_have_worked_is_not_sent_twice(
+def test_a_post_without_a_key_that_may_have_worked_is_not_sent_twice(
     step: httpx2.Response | Exception, error: type[Exception], make_client: MakeClient
 ) -> None:
     server = Script(step)
     with pytest.raises(error):
-        make_client(server).cycles.create(project="p1", budget=20)
+        make_client(server).projects._transport.request("POST", "/elsewhere", json={})
     assert len(server.requests) == 1
+
+
+def test_a_post_without_a_key_is_sent_again_where_nothing_can_have_happened(
+    make_client: MakeClient, refusal: Refusal
+) -> None:
+    server = Script(httpx2.ConnectError("refused"), refusal(503), refusal(429), ok({}))
+    make_client(server).projects._transport.request("POST", "/elsewhere", json={})
+    assert len(server.requests) == 4
 
 
 def test_a_creating_post_keeps_its_idempotency_key_over_retries_and_takes_a_new_one_after(

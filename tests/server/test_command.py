@@ -3,11 +3,20 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import signal
+import socket
 import subprocess
 import sys
 import urllib.request
+from collections.abc import Iterator
 from pathlib import Path
+from urllib.parse import urlsplit
+
+import pytest
+
+from server.store.database import default_database_url
+from tests.server.processes import running_server
 
 ROOT = Path(__file__).parents[2]
 
@@ -84,6 +93,44 @@ def test_migrated_and_started_it_prints_its_url_answers_and_stops_on_sigterm(
     assert process.returncode == 0
     for line in errors.splitlines():
         assert "event" in json.loads(line)
+
+
+@pytest.mark.parametrize(
+    "sent",
+    [
+        b"hello\r\n\r\n",
+        b"GET /healthz HTTP/1.1\r\n\r\n",
+        b"POST /projects HTTP/1.1\r\nHost: x\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\n",
+        b"POST /projects HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n",
+        b"GET /projects/\xe9 HTTP/1.1\r\nHost: x\r\n\r\n",
+    ],
+    ids=["no request", "no host", "two lengths", "broken chunk", "bytes in the address"],
+)
+def test_what_is_no_http_is_refused_in_the_common_form(
+    address: tuple[str, int], sent: bytes
+) -> None:
+    with socket.create_connection(address, timeout=30) as connection:
+        connection.sendall(sent)
+        answer = b"".join(iter(lambda: connection.recv(65_536), b""))
+    head, _, body = answer.partition(b"\r\n\r\n")
+    assert head.startswith(b"HTTP/1.1 400 ")
+    assert b"content-type: application/json" in head.lower()
+    refusal = json.loads(body)
+    assert set(refusal) == {"detail", "code", "request_id"}
+    assert refusal["code"] == "bad_request"
+    assert refusal["request_id"].encode() in head
+
+
+@pytest.fixture(scope="module")
+def address(
+    sqlite_template: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[tuple[str, int]]:
+    """Where a server listens, for all tests of this file that harm it not."""
+    data_dir = tmp_path_factory.mktemp("data")
+    shutil.copyfile(sqlite_template, data_dir / "miaod.db")
+    with running_server(data_dir, default_database_url(data_dir)) as url:
+        place = urlsplit(url)
+        yield str(place.hostname), int(place.port or 0)
 
 
 def test_the_server_loads_neither_torch_nor_the_worker() -> None:

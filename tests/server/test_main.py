@@ -60,9 +60,61 @@ def test_every_error_has_the_one_form(
     assert answer.headers["content-type"] == "application/json"
 
 
-def test_a_wrong_method_names_the_right_ones(client: TestClient) -> None:
-    answer = client.delete("/projects")
-    assert set(re.split(r", *", answer.headers["allow"])) >= {"GET"}
+@pytest.mark.parametrize(
+    ("method", "path", "allowed"),
+    [
+        ("DELETE", "/projects", "GET, POST"),
+        ("HEAD", "/projects", "GET, POST"),
+        ("GET", "/queries/claim", "POST"),
+        ("OPTIONS", "/queries/claim", "POST"),
+        ("POST", "/static/docs.js", "GET, HEAD"),
+        ("BREW", "/docs", "GET"),
+    ],
+)
+def test_a_wrong_method_names_the_right_ones(
+    client: TestClient, method: str, path: str, allowed: str
+) -> None:
+    answer = client.request(method, path)
+    assert answer.status_code == 405
+    assert answer.headers["allow"] == allowed
+    if method != "HEAD":
+        assert allowed in answer.json()["detail"]
+
+
+@pytest.mark.parametrize(
+    ("asked", "status", "code"),
+    [("bytes=9999999-", 416, "range_not_satisfiable"), ("bytes=x", 400, "bad_request")],
+)
+def test_a_range_that_cannot_be_is_refused_in_the_common_form(
+    client: TestClient, asked: str, status: int, code: str
+) -> None:
+    answer = client.get("/static/docs.js", headers={"Range": asked})
+    assert (answer.status_code, answer.json()["code"]) == (status, code)
+    assert answer.json()["request_id"] == answer.headers["x-request-id"]
+    assert ("content-range" in answer.headers) == (status == 416)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"[" * 100_000,
+        b'{"name": ' + b"9" * 5000 + b"}",
+        b'{"name": "p", "classes": ["car"], "cycle_defaults": {"training": {"a": '
+        + b"[" * 3000
+        + b"]" * 3000
+        + b"}}}",
+        b"\x1f\x8b\x08",
+    ],
+    ids=["deep", "long number", "deep inside", "compressed"],
+)
+def test_a_body_that_breaks_the_parser_is_a_400(client: TestClient, body: bytes) -> None:
+    answer = client.post("/projects", content=body, headers={"content-type": "application/json"})
+    assert (answer.status_code, answer.json()["code"]) == (400, "bad_request")
+    assert "no JSON that can be read" in answer.json()["detail"]
+
+
+def test_a_long_address_is_not_repeated_whole(client: TestClient) -> None:
+    assert len(client.get("/" + "a" * 50_000).json()["detail"]) < 300
 
 
 def test_a_caller_s_request_id_is_kept_if_it_is_one(client: TestClient) -> None:

@@ -58,7 +58,7 @@ class Cycles(Resource):
             seed=seed,
             min_labeled=min_labeled,
         )
-        return self._transport.post(Cycle, "/cycles", json=body, creates=True)
+        return self._transport.post(Cycle, "/cycles", json=body, keyed=True)
 
     def list(
         self,

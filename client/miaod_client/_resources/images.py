@@ -42,7 +42,7 @@ class Images(Resource):
     ) -> UploadReport:
         """Upload files and folders, in batches, streamed from disk.
 
-        A batch whose answer was lost is sent again; its files then come back as `duplicate`.
+        A batch whose answer was lost is sent again, and answered as it was the first time.
         A file that cannot be read here is reported as `rejected` like one that the server refuses.
 
         Args:
@@ -70,8 +70,7 @@ class Images(Resource):
                 "/images",
                 form=form,
                 files=parts,
-                # The same bytes again are a duplicate and not a second image.
-                repeatable=True,
+                keyed=True,
             )
             return parse(UploadReport, response).items
 

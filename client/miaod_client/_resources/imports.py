@@ -2,7 +2,6 @@
 
 import json
 import os
-import uuid
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal
@@ -72,7 +71,7 @@ class Imports(Resource):
         )
         if archive is None:
             return self._transport.post(
-                Import, "/imports", json={**options, "path": path}, creates=True
+                Import, "/imports", json={**options, "path": path}, keyed=True
             )
         return self._upload(Path(archive), options, on_progress)
 
@@ -152,7 +151,7 @@ class Imports(Resource):
                 "/imports",
                 form={name: as_field(value) for name, value in options.items()},
                 files=[("archive", (archive.name, file, "application/octet-stream"))],
-                headers={"Idempotency-Key": str(uuid.uuid4())},
+                keyed=True,
             )
         return parse(Import, response)
 

@@ -40,7 +40,7 @@ class Projects(Resource):
             validation_images=validation_images,
             cycle_defaults=cycle_defaults,
         )
-        return self._transport.post(Project, "/projects", json=body, creates=True)
+        return self._transport.post(Project, "/projects", json=body, keyed=True)
 
     def list(
         self,

@@ -84,7 +84,7 @@ class Queries(Resource):
             author: who takes them, and labels them.
         """
         body = without_none(project=project, limit=limit, seconds=seconds, author=author)
-        answer = self._transport.post(_ClaimAnswer, "/queries/claim", json=body)
+        answer = self._transport.post(_ClaimAnswer, "/queries/claim", json=body, keyed=True)
         return Claim(
             self,
             self._annotations,
@@ -121,7 +121,10 @@ class Queries(Resource):
             ConflictError: it is no longer under this claim.
         """
         return self._transport.post(
-            Query, path_to("queries", query_id, "release"), json={"claim_token": claim_token}
+            Query,
+            path_to("queries", query_id, "release"),
+            json={"claim_token": claim_token},
+            keyed=True,
         )
 
     def skip(

@@ -375,3 +375,18 @@ def test_uploads_at_the_same_time_make_each_picture_once_and_leave_no_gap(
     assert (statuses.count("created"), statuses.count("duplicate")) == (7, 9)
     images = client.get("/images", params={"project": pool.project}).json()["items"]
     assert [image["ordinal"] for image in images] == list(range(7))
+
+
+@pytest.mark.parametrize("value", [0, 0.0, "false", True, [False]])
+def test_only_false_itself_un_skips(pool: Any, value: Any) -> None:
+    (image,) = pool.upload(1)
+    answer = pool.client.patch(f"/images/{image}", json={"skipped": value})
+    assert answer.status_code == 422
+
+
+def test_a_range_of_a_picture_is_served_and_one_outside_is_refused(pool: Any) -> None:
+    (image,) = pool.upload(1)
+    part = pool.client.get(f"/images/{image}/content", headers={"Range": "bytes=0-3"})
+    assert (part.status_code, part.content) == (206, b"\x89PNG")
+    outside = pool.client.get(f"/images/{image}/content", headers={"Range": "bytes=99999-"})
+    assert (outside.status_code, outside.json()["code"]) == (416, "range_not_satisfiable")

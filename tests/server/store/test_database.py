@@ -18,7 +18,9 @@ from sqlalchemy.orm import Session, sessionmaker
 
 from server.store import queue
 from server.store.database import (
+    BUSY_TIMEOUT_SECONDS,
     default_database_url,
+    limit_statements,
     make_engine,
     now_seconds,
     now_utc,
@@ -279,3 +281,14 @@ def test_a_worker_that_is_frozen_in_a_transaction_keeps_its_cycle_from_nobody_fo
     # Whoever was only slow does the same again.
     assert is_outage(caught.value)
     frozen.close()
+
+
+def test_what_would_keep_a_request_is_given_up_on_postgres(engine: Engine) -> None:
+    limit_statements(engine, 0.2)
+    if engine.dialect.name == "sqlite":  # its waiting for the lock ends by itself, as before
+        return
+    with engine.connect() as connection, pytest.raises(OperationalError, match="statement timeout"):
+        connection.execute(text("SELECT pg_sleep(30)"))
+    with engine.connect() as connection:
+        shown = connection.execute(text("SHOW lock_timeout")).scalar()
+    assert shown == f"{BUSY_TIMEOUT_SECONDS:g}s"

@@ -16,6 +16,7 @@ from server.store.models import (
     Base,
     Counter,
     Cycle,
+    IdempotencyKey,
     Image,
     ImageClass,
     Import,
@@ -50,7 +51,12 @@ OWNED = {
 def test_every_table_belongs_to_a_project_or_was_looked_at() -> None:
     tables = {mapper.class_ for mapper in Base.registry.mappers}
     assert scope.owned_tables() >= OWNED
-    assert tables - scope.owned_tables() == scope.NOT_OWNED | {ApiKey, Counter, WebSession}
+    assert tables - scope.owned_tables() == scope.NOT_OWNED | {
+        ApiKey,
+        Counter,
+        IdempotencyKey,
+        WebSession,
+    }
 
 
 @pytest.fixture
