@@ -34,6 +34,9 @@ _CODES = {
     503: "unavailable",
     507: "storage_full",
 }
+# What is wrong with the other ten thousand boxes is the same.
+_MAX_PROBLEMS = 100
+_SAID_CHARACTERS = 500
 _FULL = {errno.ENOSPC, errno.EDQUOT}
 _AWAY = {errno.EROFS, errno.EIO, errno.EACCES, errno.EPERM, errno.ESTALE, errno.EMFILE}
 # As SQLite and Postgres say it.
@@ -97,11 +100,11 @@ async def _invalid_request(request: Request, error: Exception) -> Response:
     request_id = request_id_of(request.scope)
     problems = [
         {
-            "loc": list(problem["loc"]),
-            "msg": problem["msg"].removeprefix("Value error, "),
+            "loc": [_shortened(part) for part in problem["loc"]],
+            "msg": _shortened(problem["msg"].removeprefix("Value error, ")),
             "type": problem["type"],
         }
-        for problem in error.errors()
+        for problem in error.errors()[:_MAX_PROBLEMS]
     ]
     if any(problem["type"] == "json_invalid" for problem in problems):
         reason = error.errors()[0].get("ctx", {}).get("error", "")
@@ -115,6 +118,15 @@ async def _invalid_request(request: Request, error: Exception) -> Response:
             415, f"send the body as application/json, not {sent}", "unsupported_media", request_id
         )
     return error_response(422, problems, "invalid_request", request_id)
+
+
+def _shortened(said: str | int) -> str | int:
+    """What a request said may be as long as its body."""
+    return (
+        said
+        if isinstance(said, int) or len(said) <= _SAID_CHARACTERS
+        else f"{said[:_SAID_CHARACTERS]}…"
+    )
 
 
 async def _http_exception(request: Request, error: Exception) -> Response:

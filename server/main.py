@@ -15,8 +15,9 @@ from fastapi.security import HTTPBearer
 from fastapi.staticfiles import StaticFiles
 
 from server import __version__, handlers
+from server.body_limits import BodyLimitMiddleware
 from server.deps import Context
-from server.middleware import AdminKeyMiddleware, BodyLimitMiddleware, RequestContextMiddleware
+from server.middleware import AdminKeyMiddleware, RequestContextMiddleware
 from server.routes import (
     cycles,
     exports,
@@ -35,6 +36,7 @@ from server.settings import Settings
 from server.store.blobs import BlobStore
 from server.store.database import make_engine, session_factory
 from server.store.sweep import sweep
+from server.unread_bodies import UnreadBodyMiddleware
 
 log = structlog.get_logger(__name__)
 
@@ -122,7 +124,7 @@ def _operation_id(route: APIRoute) -> str:
 
 
 def _add_middleware(app: FastAPI, settings: Settings) -> None:
-    # The last one added is the outermost: id, then key, then size.
+    # The last one added is the outermost: id, then key, then size and speed of the body.
     app.add_middleware(
         BodyLimitMiddleware,
         default_bytes=MAX_JSON_BYTES,
@@ -133,6 +135,7 @@ def _add_middleware(app: FastAPI, settings: Settings) -> None:
     )
     if settings.admin_key is not None:
         app.add_middleware(AdminKeyMiddleware, key=settings.admin_key.get_secret_value())
+    app.add_middleware(UnreadBodyMiddleware)
     app.add_middleware(RequestContextMiddleware)
 
 

@@ -93,7 +93,8 @@ def upload_images(
     prepared = [_prepare(file, context) for file in form.files]
     candidates = [each for each in prepared if isinstance(each, Candidate)]
     with context.sessions.begin() as session:
-        added = iter(intake.add(session, project_id, split, candidates))
+        limit = context.settings.max_project_images
+        added = iter(intake.add(session, project_id, split, candidates, max_images=limit))
     answers = [next(added) if isinstance(each, Candidate) else each for each in prepared]
     return UploadOut(
         items=[UploadedFile.of(answer) for answer in answers],

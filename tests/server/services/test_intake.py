@@ -83,9 +83,9 @@ def test_ordinals_follow_the_order_of_intake_without_gaps(
         return found
 
     with sessions.begin() as session:
-        intake.add(session, project_id, "pool", candidates(5, 3))
+        intake.add(session, project_id, "pool", candidates(5, 3), max_images=1000)
     with sessions.begin() as session:
-        added = intake.add(session, project_id, "pool", candidates(3, 9, 9, 1))
+        added = intake.add(session, project_id, "pool", candidates(3, 9, 9, 1), max_images=1000)
     assert [each.status for each in added] == ["duplicate", "created", "duplicate", "created"]
     with sessions() as session:
         images = session.query(Image).order_by(Image.ordinal)
@@ -102,7 +102,7 @@ def test_nothing_is_added_to_a_project_that_is_gone(sessions: sessionmaker[Sessi
         project_id = new_project(session)
         projects.delete(session, project_id)
     with sessions() as session, pytest.raises(NotFound):
-        intake.add(session, project_id, "pool", [])
+        intake.add(session, project_id, "pool", [], max_images=1000)
 
 
 def new_project(session: Session) -> str:
