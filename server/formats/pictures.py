@@ -220,6 +220,8 @@ def _upright(image: Image.Image, max_side: int | None = None) -> tuple[Image.Ima
     is_tiff = image.format == "TIFF"
     try:
         factor = max(image.size) // (2 * max_side) if max_side else 1
+        if factor > 1 and image.mode == "1":
+            image = image.convert("L")
         if factor > 1 and image.mode in _REDUCIBLE_MODES:
             image = image.reduce(factor)
         rgb = _to_srgb(image)

@@ -78,7 +78,7 @@ class Service:
     def _ended(self, answer: httpx2.Response) -> dict[str, Any]:
         assert answer.status_code == 202, answer.text
         url = f"{answer.headers['location']}?limit=1000"
-        deadline = time.monotonic() + 120
+        deadline = time.monotonic() + 250
         while time.monotonic() < deadline:
             found = cast(dict[str, Any], self.client.get(url).json())
             if found["state"] not in ("queued", "running"):
@@ -139,7 +139,7 @@ def running_service(
         found = re.search(r"http://127\.0\.0\.1:\d+", process.stdout.readline())
         assert found, (data_dir / "log").read_text()
         headers = {"Authorization": f"Bearer {KEY}"}
-        with httpx2.Client(base_url=found[0], headers=headers, timeout=120) as client:
+        with httpx2.Client(base_url=found[0], headers=headers, timeout=250) as client:
             yield Service(process, client, data_dir, import_root)
         process.send_signal(signal.SIGTERM)
         assert process.wait(60) == 0

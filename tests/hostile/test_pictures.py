@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import json
 import re
+import resource
+import threading
 from collections.abc import Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any
+from pathlib import Path
+from typing import Any, Self
 
 import pytest
 
 from tests.hostile.archives import packed_zip
 from tests.hostile.conftest import Service
-from tests.hostile.pictures import encoded, flat_png, polyglots, refused
+from tests.hostile.pictures import encoded, flat_png, many_scans, polyglots, refused
 
 pytestmark = pytest.mark.xdist_group("hostile")
 
@@ -121,6 +125,54 @@ def test_a_picture_at_the_limit_does_not_make_the_server_large(service: Service)
     assert item["status"] == "created"
     shown = service.client.get(f"/images/{item['id']}/thumbnail")
     assert shown.status_code == 200
+
+
+@pytest.mark.slow
+def test_many_renditions_of_large_pictures_at_once_do_not_add_up(service: Service) -> None:
+    (item,) = service.upload(service.new_project(), {"flat.png": flat_png(9_900, 9_900)})
+    with Watch(service.process.pid) as watch, ThreadPoolExecutor(12) as threads:
+        answers = threads.map(
+            lambda _: service.client.get(f"/images/{item['id']}/thumbnail").status_code, range(12)
+        )
+        assert set(answers) == {200}
+    # One at a time: 200 megabytes of samples, and not twelve times as many.
+    assert watch.decoders_megabytes < 400
+
+
+@pytest.mark.slow
+def test_a_picture_of_endless_scans_is_given_up(service: Service) -> None:
+    (item,) = service.upload(service.new_project(), {"scans.jpg": many_scans(8_000, 5_000)})
+    assert item["status"] == "rejected"
+    assert "longer than 30 s" in item["reason"]
+
+
+class Watch:
+    """Looks at the memory of a process's children while the block lasts."""
+
+    def __init__(self, pid: int) -> None:
+        self.decoders_megabytes = 0.0
+        self._children = Path(f"/proc/{pid}/task")
+        self._done = threading.Event()
+        self._thread = threading.Thread(target=self._run)
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._done.set()
+        self._thread.join()
+
+    def _run(self) -> None:
+        while not self._done.wait(0.02):
+            pids = {
+                pid
+                for task in self._children.glob("*/children")
+                for pid in task.read_text().split()
+            }
+            pages = [int(Path(f"/proc/{pid}/statm").read_text().split()[1]) for pid in pids]
+            total = sum(pages) * resource.getpagesize() / 1e6
+            self.decoders_megabytes = max(self.decoders_megabytes, total)
 
 
 def test_texts_with_odd_characters_are_refused_not_crashed_on(service: Service) -> None:
