@@ -61,6 +61,12 @@ def show_project(request: Request, project_id: str) -> Response:
     return _shell(request, "project.html", project_id=project_id)
 
 
+@router.get("/app/projects/{project_id}/annotate")
+def show_annotate(request: Request, project_id: str) -> Response:
+    """Where boxes are drawn."""
+    return _shell(request, "annotate.html", project_id=project_id)
+
+
 @router.get("/app/{_rest:path}")
 def show_no_page(request: Request) -> Response:
     """Any other address below `/app/`."""

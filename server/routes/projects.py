@@ -8,15 +8,17 @@ from fastapi import APIRouter, Query, Response
 
 from server.deps import PageDep, ReadSessionDep, SessionDep, SettingsDep
 from server.schemas import (
+    DoubtOut,
     EntityId,
     Page,
     ProjectDetailOut,
     ProjectIn,
     ProjectOut,
     ProjectPatch,
+    ReviewOut,
 )
 from server.schemas.common import Name, errors
-from server.services import projects
+from server.services import projects, review
 
 router = APIRouter(prefix="/projects", tags=["projects"])
 
@@ -89,3 +91,19 @@ def update_project(
 def delete_project(project_id: EntityId, session: SessionDep) -> None:
     """Delete a project. It is gone at once, its cycle is cancelled, its bytes are purged later."""
     projects.delete(session, project_id)
+
+
+@router.get("/{project_id}/review", responses=errors(404))
+def review_labels(
+    project_id: EntityId,
+    session: ReadSessionDep,
+    limit: Annotated[int, Query(ge=1, le=1000, description="At most so many images.")] = 100,
+) -> ReviewOut:
+    """List the labeled images where label and newest model disagree most: wrong labels, often.
+
+    Images without a prediction of that model are left out. For those of which the model was least
+    certain, list images with `state=labeled` and `sort=uncertainty`.
+    """
+    return ReviewOut(
+        items=[DoubtOut.of(each) for each in review.doubts(session, project_id, limit)]
+    )

@@ -53,6 +53,7 @@ from server.schemas.queries import (
     ReleaseIn,
     SkipIn,
 )
+from server.schemas.review import DoubtOut, ReviewOut
 
 __all__ = [
     "AnnotationIn",
@@ -68,6 +69,7 @@ __all__ = [
     "CycleMetricsOut",
     "CycleOut",
     "CycleState",
+    "DoubtOut",
     "EntityId",
     "ErrorOut",
     "FieldProblem",
@@ -98,6 +100,7 @@ __all__ = [
     "QueryState",
     "ReadinessOut",
     "ReleaseIn",
+    "ReviewOut",
     "ScoreOut",
     "SkipIn",
     "Split",

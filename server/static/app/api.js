@@ -44,9 +44,9 @@ async function fetchSession() {
     csrfToken = found.csrf_token;
     return found;
   } catch (error) {
-    known = null;
     // Remove with the first server that has sessions: until then a 404 says "open".
     if (error.status === 404) return { user: null, csrf_token: null, open: true };
+    known = null;
     if (error.status === 401) signIn();
     throw error;
   }
@@ -71,7 +71,7 @@ export function signIn() {
  * @throws {ApiError|NetworkError}
  */
 export async function request(method, path, options = {}) {
-  if (method !== "GET" && csrfToken === null) await session();
+  if (method !== "GET") await session();
   try {
     return await send(method, path, options);
   } catch (error) {

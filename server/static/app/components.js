@@ -8,9 +8,9 @@ import { html, useEffect, useRef } from "./preact.js";
 export function Dialog({ title, onClose, children, wide = false }) {
   const dialog = useRef(null);
   useEffect(() => {
-    const before = document.activeElement;
-    dialog.current.showModal();
-    return () => before?.focus?.();
+    const element = dialog.current;
+    element.showModal();
+    return () => element.close(); // gives the focus back to where it was
   }, []);
   return html`
     <dialog

@@ -16,6 +16,7 @@ function Overview({ project }) {
     <dl class="figures">
       ${figures.map(([name, value]) => html`<div class="figure"><dt>${name}</dt><dd>${count(value)}</dd></div>`)}
     </dl>
+    <p><a class="button primary" href=${`/app/projects/${project.id}/annotate`}>Annotate</a></p>
   `;
 }
 

@@ -19,6 +19,7 @@ function Projects({ projects }) {
           <h2><a href=${`/app/projects/${project.id}`}>${project.name}</a></h2>
           <p class="muted">${project.classes.join(", ")}</p>
           <p class="muted">Created ${ago(project.created_at)}</p>
+          <a class="button" href=${`/app/projects/${project.id}/annotate`}>Annotate</a>
         </li>`,
       )}
     </ul>

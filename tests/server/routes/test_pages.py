@@ -18,6 +18,7 @@ PAGES = [
     "/app/",
     "/app/sign-in",
     f"/app/projects/{PROJECT}",
+    f"/app/projects/{PROJECT}/annotate",
     "/app/no/such/page",
 ]
 
