@@ -535,3 +535,53 @@ def test_there_may_be_more_classes_than_keys(page: Page, service: Service, tmp_p
     page.get_by_role("button", name="kind-39").click()
     expect(page.locator(".boxes .class-name")).to_have_text("kind-39")
     assert axe_violations(page) == []
+
+
+def test_a_claim_that_lapsed_can_still_be_skipped(
+    ada: Annotator, service: Service, watch: Watch
+) -> None:
+    watch.allow(CONFLICT)
+    name = ada.image
+    lapse_claims(service, ada.project)
+    ada.press("s")
+    ada.page.get_by_role("button", name="Cannot decide").click()
+    expect(ada.page.locator(".image-name")).not_to_have_text(name)
+    ada.wait_saved()
+    assert [
+        image.name for image in service.client.images.list(project=ada.project, skipped=True)
+    ] == [name]
+
+
+def test_who_leaves_for_another_page_gives_back_what_is_not_begun(
+    ada: Annotator, service: Service
+) -> None:
+    ada.press("n")
+    queries = service.client.queries
+    assert len(list(queries.list(project=ada.project, state="claimed"))) == 4
+    ada.page.get_by_role("link", name="Overview").click()
+    expect(ada.page.get_by_role("heading", level=1)).to_be_visible()
+    held = list(queries.list(project=ada.project, state="claimed"))
+    assert len(held) == 1
+    # What was begun is taken up again.
+    ada.page.get_by_role("link", name="Annotate").first.click()
+    ada.see(held[0].image.name)
+    expect(ada.boxes).to_have_count(1)
+
+
+def test_two_tabs_of_one_annotator_send_a_save_once(
+    page: Page, service: Service, tmp_path: Path, watch: Watch
+) -> None:
+    watch.allow(OFFLINE)
+    ada = Annotator(page, make_project(service, tmp_path, name="two tabs", images=12))
+    ada.open()
+    ada.page.route("**/annotations", lambda route: route.abort())
+    name = ada.image
+    ada.go_on("n", "Space")
+    expect(ada.status).to_contain_text("kept here")
+    other = Annotator(ada.page.context.new_page(), ada.project)
+    other.open()
+    other.wait_saved()
+    assert labeled(service, ada.project)[name].version == 1
+    ada.page.unroute("**/annotations")
+    ada.wait_saved()
+    assert labeled(service, ada.project)[name].version == 1

@@ -29,7 +29,7 @@ LOOKS: dict[str, dict[str, Any]] = {
 }
 
 
-@pytest.fixture(params=list(LOOKS))
+@pytest.fixture(params=["light", "dark", pytest.param("tablet", marks=pytest.mark.slow)])
 def look(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 

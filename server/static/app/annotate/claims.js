@@ -42,6 +42,7 @@ export class Claims extends EventTarget {
     document.addEventListener("visibilitychange", () => {
       if (document.visibilityState === "visible") this.beat();
     });
+    addEventListener("online", () => this.beat());
     for (const kind of ["pointerdown", "keydown", "wheel"]) {
       addEventListener(kind, () => (this.active = Date.now()), { capture: true, passive: true });
     }

@@ -2,6 +2,7 @@
 import { get } from "../api.js";
 import { plural } from "../format.js";
 import { Editor, historyOf, plain, sameBoxes } from "./editor.js";
+import { keepDesk, keepSettings, leftOnDesk, settingsOf } from "./memory.js";
 import { Stopwatch } from "./stopwatch.js";
 import { merged } from "./suggestions.js";
 
@@ -34,7 +35,7 @@ export class Desk extends EventTarget {
     this.notice = null;
     this.whyShown = false;
     this.stopwatch = new Stopwatch();
-    this.settings = loadSettings(this.project);
+    this.settings = settingsOf(this.project);
     this.turn = 0;
     this.source.items = () => this.items;
     this.source.addEventListener("lapsed", (event) => this.#lapsed(event.detail.item));
@@ -80,7 +81,7 @@ export class Desk extends EventTarget {
   /** Begin: with what an earlier visit left on the desk, or with the next image. */
   async start() {
     try {
-      const left = loadDesk(this.storageKey);
+      const left = leftOnDesk(this.storageKey);
       this.items = left.items;
       if (this.items.length > 0) await this.source.beat();
       await this.#takeUpDrafts();
@@ -203,7 +204,7 @@ export class Desk extends EventTarget {
   }
 
   keepSettings() {
-    saveSettings(this.project, this.settings);
+    keepSettings(this.project, this.settings);
     this.changed();
   }
 
@@ -214,13 +215,23 @@ export class Desk extends EventTarget {
     this.changed();
     try {
       await this.keeping; // a draft that is being written must not come after its removal
-      await keep();
-      await this.#goTo(this.index + 1);
+      if (await this.#isKept(keep)) await this.#goTo(this.index + 1);
     } catch (error) {
       this.#fail(error);
     } finally {
       this.isLeaving = false;
       this.changed();
+    }
+  }
+
+  /** Whether this browser could keep it; if not, the image stays on the desk. */
+  async #isKept(keep) {
+    try {
+      await keep();
+      return true;
+    } catch (error) {
+      this.say(`This browser could not keep the save (${error.message}): make room on its disk, and save again`, "bad");
+      return false;
     }
   }
 
@@ -290,20 +301,20 @@ export class Desk extends EventTarget {
   }
 
   async #fetch() {
-    this.fetching ??= this.source
-      .more()
-      .then((found) => {
-        for (const item of found) {
-          const there = this.items.find((each) => each.state === "open" && each.image.id === item.image.id);
-          if (there) Object.assign(there, { token: item.token, query: item.query, lapsed: false });
-          else this.items.push(item);
-        }
-        this.#remember();
-      })
-      .finally(() => {
-        this.fetching = null;
-      });
+    this.fetching ??= this.#claimMore().finally(() => {
+      this.fetching = null;
+    });
     await this.fetching;
+  }
+
+  async #claimMore() {
+    for (const item of await this.source.more()) {
+      const there = this.items.find((each) => each.state === "open" && each.image.id === item.image.id);
+      if (there) Object.assign(there, { token: item.token, query: item.query, lapsed: false });
+      // Ours before, and saved or skipped since: its answer is on the way already.
+      else if (!(await this.outbox.renewToken(item.image.id, item.token))) this.items.push(item);
+    }
+    this.#remember();
   }
 
   async #lookAhead() {
@@ -412,12 +423,7 @@ export class Desk extends EventTarget {
       this.items.splice(0, first);
       this.index -= first;
     }
-    const items = this.items.map(({ preparing: _, ...item }) => item);
-    try {
-      sessionStorage.setItem(this.storageKey, JSON.stringify({ items, index: this.index }));
-    } catch {
-      // Full: after a reload the desk begins with the drafts and the next claim instead.
-    }
+    keepDesk(this.storageKey, this.items, this.index);
   }
 
   // --- what happens meanwhile
@@ -459,20 +465,3 @@ const reopened = (entry, current) => ({
   saved: current.boxes ?? [],
   state: "saved",
 });
-
-function loadDesk(key) {
-  const text = sessionStorage.getItem(key);
-  return text ? JSON.parse(text) : { items: [], index: 0 };
-}
-
-function loadSettings(project) {
-  const defaults = { className: project.classes[0], threshold: 0.5, suggestionsShown: true };
-  const stored = JSON.parse(localStorage.getItem(`miaod-annotate-settings:${project.id}`) ?? "{}");
-  const settings = { ...defaults, ...stored };
-  if (!project.classes.includes(settings.className)) settings.className = project.classes[0];
-  return settings;
-}
-
-function saveSettings(project, settings) {
-  localStorage.setItem(`miaod-annotate-settings:${project.id}`, JSON.stringify(settings));
-}

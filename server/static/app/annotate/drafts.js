@@ -78,6 +78,11 @@ export class Drafts {
     return done(this.#store("outbox").index("user").getAll(user));
   }
 
+  /** Whether an entry is still there. */
+  async hasEntry(key) {
+    return (await done(this.#store("outbox").count(key))) > 0;
+  }
+
   /** Note what became of an entry. */
   change(entry) {
     return done(this.#store("outbox", "readwrite").put(entry));

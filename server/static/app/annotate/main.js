@@ -3,7 +3,8 @@ import { Empty, Progress } from "../components.js";
 import { count, plural } from "../format.js";
 import { startPage } from "../frame.js";
 import { html, render, useEffect, useLayoutEffect, useState } from "../preact.js";
-import { Camera, Stage } from "./canvas.js";
+import { Camera } from "./camera.js";
+import { Stage } from "./canvas.js";
 import { Claims } from "./claims.js";
 import { equip, listen } from "./commands.js";
 import { Desk } from "./desk.js";
@@ -53,6 +54,7 @@ function Workspace({ desk, camera, stageRef }) {
           <span class="muted small number">${item.image.width} × ${item.image.height}</span>
           ${item.query && html`<span class="badge" title=${uncertaintyText(item.query)}>#${item.query.rank}: ${REASONS[item.query.reason] ?? item.query.reason}</span>`}
           ${isReview && item.remark && html`<span class="badge">${item.remark}</span>`}
+          ${isReview && html`<${ReviewOrder} by=${desk.source.by} />`}
           ${item.state === "saved" && html`<span class="badge good">labeled</span>`}
           ${item.state === "skipped" && html`<span class="badge warn">skipped</span>`}
           ${item.lapsed && item.state === "open" && html`<span class="badge warn">claim lapsed</span>`}
@@ -76,6 +78,18 @@ function Workspace({ desk, camera, stageRef }) {
       <aside class="panel" aria-label="Classes, suggestions and boxes"><${Panel} desk=${desk} /></aside>
     </div>
   `;
+}
+
+function ReviewOrder({ by }) {
+  return html`<select
+    class="review-order"
+    aria-label="Order of the review"
+    value=${by}
+    onChange=${(event) => location.assign(`?review=${event.target.value}`)}
+  >
+    <option value="disagreement">most disagreement first</option>
+    <option value="uncertainty">most uncertain first</option>
+  </select>`;
 }
 
 const uncertaintyText = (query) =>

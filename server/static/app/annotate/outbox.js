@@ -61,6 +61,19 @@ export class Outbox extends EventTarget {
     this.send();
   }
 
+  /**
+   * An image was claimed anew, its first claim having lapsed: what is on its way needs the new
+   * token. Gives whether there is anything.
+   */
+  async renewToken(image, token) {
+    const entries = this.entries.filter((entry) => entry.image.id === image && entry.state !== "conflict");
+    for (const entry of entries) {
+      entry.token = token;
+      await this.retry(entry);
+    }
+    return entries.length > 0;
+  }
+
   /** Send what waits, one after the other. */
   send() {
     clearTimeout(this.timer);
@@ -81,6 +94,12 @@ export class Outbox extends EventTarget {
 
   async #sendAll() {
     for (let entry; (entry = this.#waiting()[0]); ) {
+      if (!(await this.drafts.hasEntry(entry.key))) {
+        // Another tab has sent it.
+        this.entries = this.entries.filter((each) => each !== entry);
+        continue;
+      }
+      const { token } = entry;
       try {
         const answer = await this.#request(entry);
         this.failures = 0;
@@ -92,7 +111,8 @@ export class Outbox extends EventTarget {
           this.#stop(error);
           return;
         }
-        await this.#refused(entry, error);
+        // Claimed anew while it was on its way: it goes again, with the new token.
+        if (entry.token === token) await this.#refused(entry, error);
       }
     }
     this.stopped = null;
@@ -127,6 +147,11 @@ export class Outbox extends EventTarget {
   }
 
   async #refused(entry, error) {
+    if (entry.kind === "skip" && error.code === "stale_claim" && entry.token) {
+      // Whoever's claim has lapsed may still skip an image that nobody took.
+      entry.token = null;
+      return;
+    }
     entry.state = error.code === "version_conflict" ? "conflict" : "refused";
     entry.problem = error.message;
     entry.current = error.body?.current ?? null;
