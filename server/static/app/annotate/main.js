@@ -71,7 +71,7 @@ function Workspace({ desk, camera, stageRef }) {
           <${Standing} desk=${desk} />
           <button type="button" class="button" onClick=${() => desk.run({ name: "nothing" })}>Nothing to box <kbd>X</kbd></button>
           <button type="button" class="button primary" onClick=${() => desk.run({ name: "save" })}>
-            ${isReview ? "Next" : "Save and next"} <kbd>Space</kbd>
+            ${isReview && !desk.editor.isEdited ? "Next" : "Save and next"} <kbd>Space</kbd>
           </button>
         </div>
       </section>
@@ -96,7 +96,10 @@ const uncertaintyText = (query) =>
   query.uncertainty === null ? "Selected without a model" : `Uncertainty ${query.uncertainty.toPrecision(3)}`;
 
 function Standing({ desk }) {
-  const { standing } = desk;
+  const { item, standing } = desk;
+  if (item.place) {
+    return html`<div class="standing"><span class="muted small number">${count(item.place)} of ${count(item.of)}</span></div>`;
+  }
   if (!standing?.total) return html`<div class="standing"></div>`;
   const done = Math.min(standing.done, standing.total);
   return html`<div class="standing">

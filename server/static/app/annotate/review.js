@@ -20,13 +20,15 @@ export class Review extends EventTarget {
     if (this.number !== null) return [];
     const found = await this.#found();
     this.number = found.length;
-    return found.map(({ image, disagreement }) => ({
+    return found.map(({ image, disagreement }, index) => ({
       image: { id: image.id, name: image.name, width: image.width, height: image.height },
       query: null,
       token: null,
       version: image.annotation_version,
       predictions: null,
       state: "saved",
+      place: index + 1,
+      of: found.length,
       remark: this.#remark(image, disagreement),
     }));
   }
