@@ -9,7 +9,7 @@ DATASET ?=
 URL ?=
 DEMO_FLAGS ?=
 
-.PHONY: demo test test-all torture fuzz run check format bench migrate lock audit openapi presets help
+.PHONY: demo test test-all torture fuzz run check format bench migrate lock audit openapi presets screenshots help
 
 help:  ## what there is
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /	/' | expand -t 12
@@ -66,6 +66,9 @@ bench: $(VENV)/.dev  ## speed and memory, measured and printed
 
 openapi: $(VENV)/.product  ## write docs/openapi.json anew
 	$(BIN)/python -m server openapi
+
+screenshots: $(VENV)/.dev  ## take the pictures of the pages in docs/screenshots anew
+	SCREENSHOTS=1 $(BIN)/python -m pytest -n 2 tests/app
 
 presets: $(VENV)/.product  ## write the server's copy of the training presets anew
 	$(BIN)/python -m worker.miaod.config

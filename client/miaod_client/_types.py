@@ -88,6 +88,19 @@ class Image(Record):
     thumbnail_url: str
 
 
+class Doubt(Record):
+    """A labeled image, and how many things only one of its label and the newest model sees."""
+
+    image: Image
+    disagreement: float
+
+
+class Review(Record):
+    """Labeled images, those of the most disagreement first."""
+
+    items: list[Doubt]
+
+
 class UploadedFile(Record):
     """What became of one file: `created`, `duplicate` or `rejected`, with the reason.
 

@@ -11,15 +11,17 @@ from server.deps import CallerDep, PageDep, ReadSessionDep, SessionDep, Settings
 from server.errors import Forbidden
 from server.routes.idempotent import IdempotentRoute, IdempotentSessionDep
 from server.schemas import (
+    DoubtOut,
     EntityId,
     Page,
     ProjectDetailOut,
     ProjectIn,
     ProjectOut,
     ProjectPatch,
+    ReviewOut,
 )
 from server.schemas.common import Name, errors
-from server.services import projects
+from server.services import projects, review
 
 router = APIRouter(prefix="/projects", tags=["projects"], route_class=IdempotentRoute)
 
@@ -105,3 +107,20 @@ def update_project(
 def delete_project(project_id: EntityId, session: SessionDep) -> None:
     """Delete a project. It is gone at once, its cycle is cancelled, its bytes are purged later."""
     projects.delete(session, project_id)
+
+
+@router.get("/{project_id}/review", responses=errors(404))
+@requires("viewer")
+def review_labels(
+    project_id: EntityId,
+    session: ReadSessionDep,
+    limit: Annotated[int, Query(ge=1, le=1000, description="At most so many images.")] = 100,
+) -> ReviewOut:
+    """List the labeled images where label and newest model disagree most: wrong labels, often.
+
+    Images without a prediction of that model are left out. For those of which the model was least
+    certain, list images with `state=labeled` and `sort=uncertainty`.
+    """
+    return ReviewOut(
+        items=[DoubtOut.of(each) for each in review.doubts(session, project_id, limit)]
+    )

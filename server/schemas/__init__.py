@@ -56,6 +56,7 @@ from server.schemas.queries import (
     ReleaseIn,
     SkipIn,
 )
+from server.schemas.review import DoubtOut, ReviewOut
 from server.schemas.session import SessionOut, SignInIn, UserOut
 
 __all__ = [
@@ -74,6 +75,7 @@ __all__ = [
     "CycleMetricsOut",
     "CycleOut",
     "CycleState",
+    "DoubtOut",
     "EntityId",
     "ErrorOut",
     "FieldProblem",
@@ -108,6 +110,7 @@ __all__ = [
     "QueryState",
     "ReadinessOut",
     "ReleaseIn",
+    "ReviewOut",
     "ScoreOut",
     "SessionOut",
     "SignInIn",

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import structlog
-from sqlalchemy import Select, and_, exists, func, select, update
+from sqlalchemy import ColumnElement, Select, and_, exists, func, select, update
 from sqlalchemy.orm import Session
 
 from server.errors import Conflict, NotFound, Unprocessable
@@ -90,6 +91,16 @@ def view(session: Session, image: Image) -> ImageView:
     return ImageView(image, uncertainty)
 
 
+def views(session: Session, project: Project, ids: Sequence[str]) -> dict[str, ImageView]:
+    """Images of a project with their uncertainty, by id; those that there are."""
+    rows = session.execute(
+        select(Image, Score.uncertainty)
+        .outerjoin(Score, _newest_score(project))
+        .where(Image.id.in_(ids), Image.project_id == project.id, Image.deleted_at.is_(None))
+    )
+    return {image.id: ImageView(image, uncertainty) for image, uncertainty in rows}
+
+
 def page(
     session: Session,
     wanted: ImageFilter,
@@ -104,14 +115,8 @@ def page(
         Unprocessable: the project has no such class.
     """
     project = projects.get(session, wanted.project_id)
-    fence = select(Cycle.fence).where(Cycle.id == project.scored_cycle_id).scalar_subquery()
-    newest_score = and_(
-        Score.cycle_id == project.scored_cycle_id,
-        Score.fence == fence,
-        Score.image_id == Image.id,
-    )
     statement = _filtered(
-        session, select(Image, Score.uncertainty).outerjoin(Score, newest_score), wanted
+        session, select(Image, Score.uncertainty).outerjoin(Score, _newest_score(project)), wanted
     )
     keys = [SortKey(Image.ordinal.expression, int)]
     if sort == "uncertainty":
@@ -119,6 +124,16 @@ def page(
         keys.insert(0, SortKey(known, float, descending=True))
     found = paginate(session, statement, keys, request, order_name=f"images.{sort}")
     return found.map(lambda row: ImageView(row[0], row[1]))
+
+
+def _newest_score(project: Project) -> ColumnElement[bool]:
+    """SQL: the score row is what the project's newest cycle says of the image."""
+    fence = select(Cycle.fence).where(Cycle.id == project.scored_cycle_id).scalar_subquery()
+    return and_(
+        Score.cycle_id == project.scored_cycle_id,
+        Score.fence == fence,
+        Score.image_id == Image.id,
+    )
 
 
 def _filtered(

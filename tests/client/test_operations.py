@@ -22,6 +22,7 @@ CALLS: dict[str, Callable[[Client, Path], object]] = {
     "list_images": lambda c, _: c.images.list(project="x").first(),
     "get_image": lambda c, _: c.images.get("x"),
     "update_image": lambda c, _: c.images.update("x", split="val"),
+    "review_labels": lambda c, _: c.projects.review("x"),
     "delete_image": lambda c, _: c.images.delete("x"),
     "get_image_content": lambda c, _: c.images.content("x"),
     "get_image_thumbnail": lambda c, _: c.images.thumbnail("x"),

@@ -1,12 +1,13 @@
 """Projects."""
 
+import builtins
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from miaod_client._paging import DEFAULT_PAGE_SIZE, Pager
 from miaod_client._resources.base import Resource, path_to, without_none
 from miaod_client._transport import parse
-from miaod_client._types import Project
+from miaod_client._types import Doubt, Project, Review
 
 
 class Projects(Resource):
@@ -96,3 +97,12 @@ class Projects(Resource):
     def delete(self, project_id: str) -> None:
         """Delete a project with all it holds; a cycle of it that runs is cancelled."""
         self._transport.request("DELETE", path_to("projects", project_id))
+
+    def review(self, project_id: str, *, limit: int = 100) -> builtins.list[Doubt]:
+        """The labeled images where label and newest model disagree most, those first.
+
+        Raises:
+            NotFoundError: there is no such project.
+        """
+        path = path_to("projects", project_id, "review")
+        return self._transport.get(Review, path, params={"limit": limit}).items
