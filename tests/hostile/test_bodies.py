@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from tests.hostile.conftest import KEY, Service
+from tests.hostile.conftest import Service
 from tests.hostile.pictures import encoded
 
 pytestmark = pytest.mark.xdist_group("hostile")
@@ -65,14 +65,16 @@ def test_a_stranger_s_body_is_refused_before_it_is_read(
     head += "\r\nTransfer-Encoding: chunked" if chunked else f"\r\nContent-Length: {BODY_BYTES}"
     piece = b"10000\r\n" + bytes(65_536) + b"\r\n" if chunked else bytes(65_536)
     answer, sent = send_all_it_takes(service, head, piece)
-    assert answer.startswith(b"HTTP/1.1 401 ")
+    # The length of a body may be looked at before the key; after ten wrong keys it is a 429.
+    expected = {413} if path == "/projects" and not chunked else {401, 429}
+    assert int(answer.split()[1]) in expected, answer
     assert sent < TAKEN_AT_MOST
 
 
 def test_a_body_that_is_too_large_is_refused_by_its_length(service: Service) -> None:
     head = (
         "POST /projects HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
-        f"Authorization: Bearer {KEY}\r\nContent-Length: {BODY_BYTES}"
+        f"Authorization: Bearer {service.key}\r\nContent-Length: {BODY_BYTES}"
     )
     answer, sent = send_all_it_takes(service, head, bytes(65_536))
     assert answer.startswith(b"HTTP/1.1 413 ")

@@ -238,6 +238,7 @@ def test_a_disk_that_is_full_costs_the_checkpoint_and_not_the_cycle(
     expected = undisturbed(make_pool, runner)
     pool = make_pool()
     cycle_id = pool.order_cycle("trained")
+    runner.settings = runner.settings.model_copy(update={"checkpoint_seconds": 1e-9})
     save = CycleRecords.save_checkpoint
     tried = []
 
@@ -319,6 +320,7 @@ def test_while_the_database_is_away_no_checkpoint_takes_up_room(
     expected = undisturbed(make_pool, runner)
     pool = make_pool()
     cycle_id = pool.order_cycle("trained")
+    runner.settings = runner.settings.model_copy(update={"checkpoint_seconds": 1e-9})
     monkeypatch.setattr(records, "CHECKPOINT_OUTAGE_SECONDS", 0.01)
     save = CycleRecords.save_checkpoint
     stored: list[int] = []
