@@ -56,7 +56,9 @@ class Lease:
         """What is true of the job's row as long as this lease stands."""
         return and_(
             self.table.id == self.job_id,
+            # Both: a database that came back as it was before a claim gives the same fence again.
             self.table.fence == self.fence,
+            self.table.worker_id == self.worker_id,
             self.table.state == "running",
         )
 
@@ -254,6 +256,14 @@ def resume(session: Session, table: JobTable, job_id: str) -> bool:
         finished_at=None,
     )
     return bool(changed)
+
+
+def requeue_all(session: Session, table: JobTable) -> None:
+    """Gives back every running job, without counting an attempt: whoever ran them is gone.
+
+    For a database that comes from a backup. Those that are to be cancelled become cancelled.
+    """
+    _change(session, table, table.state == "running", tell="state", **_back_in_the_queue(table))
 
 
 def _settle_lapsed(session: Session, table: JobTable) -> None:
