@@ -85,7 +85,7 @@ def claim(
         lease_seconds: for how long, unless renewed by `heartbeat`.
         *filters: further conditions that the job must meet.
     """
-    _settle_lapsed(session, table)
+    settle_lapsed(session, table)
     oldest = session.execute(
         select(table.id, table.state)
         .where(or_(table.state == "queued", _has_lapsed(table)), *filters)
@@ -266,8 +266,8 @@ def requeue_all(session: Session, table: JobTable) -> None:
     _change(session, table, table.state == "running", tell="state", **_back_in_the_queue(table))
 
 
-def _settle_lapsed(session: Session, table: JobTable) -> None:
-    """Ends the lapsed jobs that must not be claimed again."""
+def settle_lapsed(session: Session, table: JobTable) -> None:
+    """Ends the lapsed jobs that must not be claimed again; for when nobody is there to claim."""
     doomed = or_(table.cancel_requested, table.attempts + 1 >= MAX_ATTEMPTS)
     lapsed = select(table.id).where(_has_lapsed(table), doomed).with_for_update(skip_locked=True)
     ended = _change(
