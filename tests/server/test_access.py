@@ -331,6 +331,18 @@ def test_wrong_keys_are_slowed_down_and_right_ones_of_the_table_are_not(
     assert entry.detail == {"address": "testclient", "wrong_keys": FAILURES_PER_MINUTE}
 
 
+def test_nobody_locks_out_an_admin_key_that_cannot_be_found_by_trying(settings: Settings) -> None:
+    key = "0123456789abcdef" * 2
+    with_key = settings.model_copy(update={"host": "0.0.0.0", "admin_key": SecretStr(key)})
+    with TestClient(create_app(with_key), base_url=TEAM) as client:
+        for number in range(FAILURES_PER_MINUTE + 1):
+            refused = client.get("/projects", headers=bearer(f"wrong {number}"))
+        assert refused.status_code == 429
+        assert client.get("/projects", headers=bearer(key)).status_code == 200
+        assert client.post("/session", json={"key": key}).status_code == 200
+        assert client.get("/projects", headers=bearer("wrong")).status_code == 429
+
+
 # --- cookies
 
 
