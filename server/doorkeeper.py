@@ -162,7 +162,7 @@ class Doorkeeper:
                 "a key for everybody else",
                 code="not_local",
             )
-        if origins.is_forwarded(headers):
+        if origins.is_forwarded(headers, request.scope["http_version"]):
             raise Forbidden(
                 "this server is open to the user of its machine only, and a proxy passed this "
                 "request on; `python -m server keys create` makes a key for everybody else",
