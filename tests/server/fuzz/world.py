@@ -4,24 +4,44 @@ from __future__ import annotations
 
 import json
 import random
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from sqlalchemy.orm import Session, sessionmaker
 from starlette.testclient import TestClient
 
 from server.main import create_app
+from server.services import keys
+from server.services.identity import Role
 from server.settings import Settings
 from tests.server.conftest import CLASSES, Pool, Scribe
 
 BOXES = [{"class": "car", "x1": 1, "y1": 2, "x2": 11, "y2": 12}]
 METRICS = {"map50": 0.5, "map": 0.25, "per_class": [{"class": "car", "ap50": 0.5}]}
 
-# By the name that a path parameter, a query parameter or a field has.
+# By the name that a path parameter, a query parameter or a field has. What a request may end or
+# change for good is a spare one; the rest stays for the others to find.
 Ids = dict[str, list[str]]
 
 
-def fill(database_url: str, data_dir: Path) -> Ids:
-    """Fill a migrated, empty database; gives the ids of what there is."""
+@dataclass(frozen=True)
+class World:
+    """What there is, and the key of who is let in; None: anyone is."""
+
+    ids: Ids
+    key: str | None
+
+
+def fill(database_url: str, data_dir: Path, role: Role | None) -> World:
+    """Fill a migrated, empty database.
+
+    Args:
+        database_url: of the database.
+        data_dir: gets the blobs.
+        role: of the key that is made, for one of the projects unless it is `admin`; None: no key is
+            made, and the server stays open.
+    """
     settings = Settings(data_dir=data_dir, database_url=database_url, admin_key=None)
     app = create_app(settings)
     context = app.state.context
@@ -40,30 +60,54 @@ def fill(database_url: str, data_dir: Path) -> Ids:
         second = pool.start_cycle(20)
         scribe.report(cycle=second)
         scribe.run(second, METRICS)
-        claim = {"project": pool.project, "limit": 5, "seconds": 86_400, "author": "ana"}
-        token = client.post("/queries/claim", json=claim).json()["claim_token"]
-        queries = [query["id"] for query in pool.queries(state="all")]
-        models = client.get("/models").json()["items"]
-        imports = [
-            client.post(
-                "/imports",
-                data={"project": pool.project},
-                files={"archive": ("labels.zip", b"no archive")},
-            ).json()["id"]
-        ]
-        return {
-            "project_id": [pool.project],
-            # What a DELETE may take; the rest stays for the others to find.
+        # Of another project: its cycle waits for a worker, and a key of one project sees nothing.
+        other = create("harbour")
+        other_images = other.upload(6, start=50)
+        waiting = other.start_cycle(2)
+        ids = {
+            "project_id": [pool.project, other.project],
             "spare_project_id": [create(f"spare {number}").project for number in range(20)],
-            "image_id": images[:30],
+            "image_id": images[:30] + other_images,
             "spare_image_id": images[30:40],
-            "cycle_id": [first, second],
-            "query_id": queries,
-            "model_id": [model["id"] for model in models],
-            "import_id": imports,
-            "claim_token": [token],
-            "name": ["config.json", "model.safetensors"],
+            "cycle_id": [first, second, waiting],
+            "model_id": [model["id"] for model in client.get("/models").json()["items"]],
+            "artifact": ["config.json", "model.safetensors"],
+            "action": ["project_created", "key_created"],
         }
+        key = None
+        if role is not None:
+            key, key_ids = _make_keys(app.state.context.sessions, client, pool.project, role)
+            ids |= key_ids
+        claim = {"project": pool.project, "limit": 5, "seconds": 86_400, "author": "ana"}
+        ids["claim_token"] = [client.post("/queries/claim", json=claim).json()["claim_token"]]
+        ids["query_id"] = [query["id"] for query in pool.queries(state="all")]
+        archive = {"archive": ("labels.zip", b"no archive")}
+        imported = client.post("/imports", data={"project": pool.project}, files=archive)
+        ids["import_id"] = [imported.json()["id"]]
+        return World(ids, key)
+
+
+def _make_keys(
+    sessions: sessionmaker[Session], client: TestClient, project: str, role: Role
+) -> tuple[str, Ids]:
+    """Make keys, and go on with the one of this role."""
+    with sessions.begin() as session:
+        admin = keys.ensure_admin(session)
+    assert admin is not None
+    client.headers["Authorization"] = f"Bearer {admin}"
+
+    def create(name: str, role: Role, *projects: str) -> tuple[str, str]:
+        body = {"name": name, "role": role, "projects": projects}
+        answer = client.post("/keys", json=body)
+        assert answer.status_code == 201, answer.text
+        return answer.json()["key"], answer.json()["id"]
+
+    key = admin if role == "admin" else create("ana", role, project)[0]
+    needed = [known["id"] for known in client.get("/keys").json()["items"]]
+    spare = [create(f"spare {number}", "annotator", project)[1] for number in range(20)]
+    client.headers["Authorization"] = f"Bearer {key}"
+    actor = client.get("/session").json()["user"]["name"]
+    return key, {"key_id": needed, "spare_key_id": spare, "key": [key], "actor": [actor]}
 
 
 def write(ids: Ids, path: Path) -> None:
@@ -85,16 +129,19 @@ class Finder:
         return self._random.choice(known) if known else None
 
     def is_needed(self, kind: str, value: Any) -> bool:
-        """Whether this is the id of something that must not be deleted."""
+        """Whether this is the id of something that must stay as it is."""
         return value in self._ids.get(kind, [])
 
     def sometimes(self) -> bool:
         """True in three of four cases; the fourth keeps its id and finds nothing."""
         return self._random.random() < 0.75
 
-    def replaced(self, name: str, value: Any, *, deleted: bool = False) -> Any:
-        """The value of a parameter or field, or the id of something that fits its name."""
-        kind = {"project": "project_id", "cycle": "cycle_id"}.get(name, name)
-        if not isinstance(value, str) or not self.sometimes():
+    def address(self) -> str:
+        """The address of a client behind the proxy."""
+        return "10." + ".".join(str(self._random.randrange(256)) for _ in range(3))
+
+    def replaced(self, kind: str, value: str, *, spare: bool = False) -> str:
+        """The value of a parameter or field, or the id of something of its kind."""
+        if not self.sometimes():
             return value
-        return self.some(f"spare_{kind}" if deleted else kind) or value
+        return self.some(f"spare_{kind}" if spare else kind) or value
