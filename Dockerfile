@@ -26,6 +26,20 @@ RUN if [ -z "$TORCH_INDEX_URL" ]; then \
     fi
 RUN /opt/venv/bin/pip install --quiet --no-deps --require-hashes -r /opt/locks/worker.txt
 
+# The list of what an image holds (CycloneDX), made by a tool that stays out of it.
+FROM base AS sbom
+RUN python3 -m venv /opt/sbom
+COPY locks/sbom.txt /opt/locks/
+RUN /opt/sbom/bin/pip install --quiet --require-hashes -r /opt/locks/sbom.txt
+
+FROM sbom AS server-sbom
+COPY --from=server-venv /opt/venv /opt/venv
+RUN /opt/sbom/bin/cyclonedx-py environment --output-reproducible -o /opt/sbom.cdx.json /opt/venv/bin/python
+
+FROM sbom AS worker-sbom
+COPY --from=worker-venv /opt/venv /opt/venv
+RUN /opt/sbom/bin/cyclonedx-py environment --output-reproducible -o /opt/sbom.cdx.json /opt/venv/bin/python
+
 FROM base AS runtime
 RUN useradd --uid 10001 --create-home --shell /usr/sbin/nologin miaod \
  && mkdir /data && chown miaod:miaod /data
@@ -36,6 +50,7 @@ VOLUME /data
 # The code comes last in both images: a changed line does not copy gigabytes of packages again.
 FROM runtime AS worker
 COPY --from=worker-venv /opt/venv /opt/venv
+COPY --from=worker-sbom /opt/sbom.cdx.json /opt/sbom.cdx.json
 COPY LICENSE alembic.ini ./
 COPY migrations migrations
 COPY server server
@@ -51,6 +66,7 @@ CMD ["python", "-m", "worker"]
 
 FROM runtime AS server
 COPY --from=server-venv /opt/venv /opt/venv
+COPY --from=server-sbom /opt/sbom.cdx.json /opt/sbom.cdx.json
 COPY LICENSE alembic.ini ./
 COPY migrations migrations
 COPY server server

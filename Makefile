@@ -9,7 +9,7 @@ DATASET ?=
 URL ?=
 DEMO_FLAGS ?=
 
-.PHONY: demo test test-all torture fuzz run check format bench migrate lock openapi presets help
+.PHONY: demo test test-all torture fuzz run check format bench migrate lock audit openapi presets help
 
 help:  ## what there is
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /	/' | expand -t 12
@@ -72,3 +72,8 @@ presets: $(VENV)/.product  ## write the server's copy of the training presets an
 
 lock: $(VENV)/.dev  ## pin and hash what the images install
 	./locks/lock.sh $(BIN)/pip-compile
+
+audit: $(VENV)/.dev  ## look the locked packages up among the known vulnerabilities (asks pypi.org)
+	for lock in server worker torch sbom; do \
+	  $(BIN)/pip-audit --strict --disable-pip --require-hashes --progress-spinner off -r locks/$$lock.txt || exit 1; \
+	done

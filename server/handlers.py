@@ -47,6 +47,9 @@ _CODES = {
 # What FastAPI says of a body that makes the parser fail in another way than by its syntax.
 _UNREADABLE = "There was an error parsing the body"
 _AWAY = {*AWAY, errno.EACCES, errno.EPERM, errno.EMFILE, errno.ENFILE}
+# What is wrong with the other ten thousand boxes is the same.
+_MAX_PROBLEMS = 100
+_SAID_CHARACTERS = 500
 _RETRY_AFTER = {"Retry-After": "5"}
 
 
@@ -114,11 +117,11 @@ async def _invalid_request(request: Request, error: Exception) -> Response:
     request_id = request_id_of(request.scope)
     problems = [
         {
-            "loc": list(problem["loc"]),
-            "msg": problem["msg"].removeprefix("Value error, "),
+            "loc": [_shortened(part) for part in problem["loc"]],
+            "msg": _shortened(problem["msg"].removeprefix("Value error, ")),
             "type": problem["type"],
         }
-        for problem in error.errors()
+        for problem in error.errors()[:_MAX_PROBLEMS]
     ]
     if any(problem["type"] == "json_invalid" for problem in problems):
         reason = error.errors()[0].get("ctx", {}).get("error", "")
@@ -132,6 +135,15 @@ async def _invalid_request(request: Request, error: Exception) -> Response:
             415, f"send the body as application/json, not {sent}", "unsupported_media", request_id
         )
     return error_response(422, problems, "invalid_request", request_id)
+
+
+def _shortened(said: str | int) -> str | int:
+    """What a request said may be as long as its body."""
+    return (
+        said
+        if isinstance(said, int) or len(said) <= _SAID_CHARACTERS
+        else f"{said[:_SAID_CHARACTERS]}…"
+    )
 
 
 async def _http_exception(request: Request, error: Exception) -> Response:

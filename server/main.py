@@ -16,10 +16,11 @@ from starlette.middleware.cors import CORSMiddleware
 
 from server import __version__, handlers
 from server.access import RoleRoute, requires
+from server.body_limits import BodyLimitMiddleware
 from server.deps import Context
 from server.doorkeeper import Doorkeeper
 from server.metrics import ProcessFigures, RequestMetricsMiddleware
-from server.middleware import BodyLimitMiddleware, ErrorFormMiddleware, RequestContextMiddleware
+from server.middleware import ErrorFormMiddleware, RequestContextMiddleware
 from server.routes import (
     audit,
     cycle_events,
@@ -45,6 +46,7 @@ from server.settings import Settings
 from server.store.blobs import BlobStore
 from server.store.database import limit_statements, make_engine, session_factory
 from server.store.sweep import sweep
+from server.unread_bodies import UnreadBodyMiddleware
 
 log = structlog.get_logger(__name__)
 
@@ -151,8 +153,8 @@ def _operation_id(route: APIRoute) -> str:
 
 
 def _add_middleware(app: FastAPI, settings: Settings) -> None:
-    # The last one added is the outermost: figures, then id, then form, then size. Keys and roles
-    # are looked at by the routes, before they read a body (see access.py).
+    # The last one added is the outermost: figures, then id, then form, then size and speed of the
+    # body. Keys and roles are looked at by the routes, before they read a body (see access.py).
     app.add_middleware(
         BodyLimitMiddleware,
         default_bytes=MAX_JSON_BYTES,
@@ -187,6 +189,7 @@ def _add_middleware(app: FastAPI, settings: Settings) -> None:
             ],
         )
     app.add_middleware(ErrorFormMiddleware)
+    app.add_middleware(UnreadBodyMiddleware)
     app.add_middleware(RequestContextMiddleware)
     app.add_middleware(RequestMetricsMiddleware, figures=app.state.context.own_figures)
 

@@ -1,4 +1,4 @@
-"""What happens to every request before any route sees it: its id, its size.
+"""What happens to every request before any route sees it: its id, and the form of its errors.
 
 Plain ASGI, because FastAPI reads a whole body before dependencies run.
 """
@@ -8,13 +8,11 @@ from __future__ import annotations
 import logging
 import re
 import time
-from collections.abc import Mapping
 from http import HTTPStatus
 from uuid import uuid4
 
 import structlog
 from starlette.datastructures import Headers, MutableHeaders
-from starlette.exceptions import HTTPException
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -143,50 +141,6 @@ def _in_form(start: Message, text: bytes, request_id: str) -> Response:
     }
     said = text.decode("utf-8", "replace") or HTTPStatus(status).phrase
     return error_response(status, said, code_of(status), request_id, headers=headers)
-
-
-class BodyLimitMiddleware:
-    """Refuses bodies that are too large: by their declared length at once, else on the way."""
-
-    def __init__(self, app: ASGIApp, default_bytes: int, bytes_by_path: Mapping[str, int]) -> None:
-        """Wraps an application.
-
-        Args:
-            app: the application.
-            default_bytes: the most that a body may have.
-            bytes_by_path: other limits, for paths that take uploads.
-        """
-        self.app = app
-        self.default_bytes = default_bytes
-        self.bytes_by_path = bytes_by_path
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Handles one connection."""
-        if scope["type"] != "http":
-            await self.app(scope, receive, send)
-            return
-        # Only creating uploads, never the many small requests below the same path.
-        limit = self.default_bytes
-        if scope["method"] == "POST":
-            limit = self.bytes_by_path.get(scope["path"], limit)
-        sentence = f"the body is larger than the {limit:,} bytes that are allowed here"
-        declared = Headers(scope=scope).get("content-length", "")
-        if declared.isascii() and declared.isdigit() and int(declared[:20]) > limit:
-            answer = error_response(413, sentence, "too_large", request_id_of(scope))
-            await answer(scope, receive, send)
-            return
-        received = 0
-
-        async def receive_limited() -> Message:
-            nonlocal received
-            message = await receive()
-            received += len(message.get("body", b""))
-            if received > limit:
-                # Of this class because FastAPI lets only it pass while it reads a body.
-                raise HTTPException(413, sentence)
-            return message
-
-        await self.app(scope, receive_limited, send)
 
 
 def _log_level(status: int, seconds: float) -> int:

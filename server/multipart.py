@@ -24,6 +24,7 @@ from server.store.outage import FULL
 
 MAX_FIELDS = 64
 MAX_FIELD_BYTES = 64_000
+MAX_NAME_BYTES = 4096
 
 
 @dataclass(slots=True)
@@ -116,6 +117,7 @@ class _Reader:
         self._header_value = b""
         self._disposition = b""
         self._field_name = ""
+        self._num_fields = 0
         self._value = bytearray()
         self._file: ReceivedFile | None = None
         self._sink: BinaryIO | None = None
@@ -173,9 +175,12 @@ class _Reader:
         _, options = parse_options_header(self._disposition)
         if b"name" not in options:
             raise BadRequest("a part of the multipart body has no name")
+        if any(len(options.get(key, b"")) > MAX_NAME_BYTES for key in (b"name", b"filename")):
+            raise TooLarge(f"a name in the multipart body has more than {MAX_NAME_BYTES} bytes")
         self._field_name = options[b"name"].decode("utf-8", "replace")
         if b"filename" not in options:
-            if len(self.form.fields) >= MAX_FIELDS:
+            self._num_fields += 1  # the same one again and again counts as well
+            if self._num_fields > MAX_FIELDS:
                 raise TooLarge(f"more than {MAX_FIELDS} fields came; at most that many may")
             return
         if len(self.form.files) >= self._max_files:

@@ -13,12 +13,18 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 from server.store.database import default_database_url
 
 _ORIGIN = re.compile(r"https?://([a-z0-9.-]+|\[[0-9a-f:]+\])(:\d{1,5})?")
+SECRETS_DIR = Path("/run/secrets")
 
 
 class Settings(BaseSettings):
     """What an operator may set; the README's table names each variable."""
 
-    model_config = SettingsConfigDict(env_prefix="MIAOD_", env_ignore_empty=True)
+    model_config = SettingsConfigDict(
+        env_prefix="MIAOD_",
+        env_ignore_empty=True,
+        # A setting that is secret may come as a file of its name, as containers get them.
+        secrets_dir=SECRETS_DIR if SECRETS_DIR.is_dir() else None,
+    )
 
     data_dir: Path = Field(
         Path("data"), description="Folder of the blobs, and of the SQLite database if that is used."
@@ -64,6 +70,7 @@ class Settings(BaseSettings):
         description="An uploaded archive, packed or unpacked, may be this big.",
     )
     max_upload_files: int = Field(1000, gt=0, description="Files in one upload request.")
+    max_project_images: int = Field(1_000_000, gt=0, description="Images that a project may hold.")
 
     @field_validator("import_roots", mode="before")
     @classmethod

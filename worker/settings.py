@@ -10,11 +10,18 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from server.store.database import default_database_url
 
+SECRETS_DIR = Path("/run/secrets")
+
 
 class WorkerSettings(BaseSettings):
     """A worker's environment variables, each with the prefix `MIAOD_`."""
 
-    model_config = SettingsConfigDict(env_prefix="MIAOD_", env_ignore_empty=True)
+    model_config = SettingsConfigDict(
+        env_prefix="MIAOD_",
+        env_ignore_empty=True,
+        # A setting that is secret may come as a file of its name, as containers get them.
+        secrets_dir=SECRETS_DIR if SECRETS_DIR.is_dir() else None,
+    )
 
     data_dir: Path = Field(Path("data"), description="Folder of the blobs, as the server's.")
     database_url: SecretStr | None = Field(

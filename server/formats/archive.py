@@ -18,7 +18,9 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Literal
+from typing import IO, BinaryIO, Literal
+
+from server.formats.folder import FileRefused, open_regular
 
 CHUNK_BYTES = 1 << 20
 _GZIP_MAGIC = b"\x1f\x8b"
@@ -32,10 +34,20 @@ _DAMAGE = (
     IndexError,
     NotImplementedError,
     ValueError,
+    RecursionError,  # one header after the other, and never a member
 )
+# An archive of which so much is left out by name is not what somebody meant to send.
+MAX_REFUSALS = 10_000
+# What is known of a member costs memory before anything is unpacked; larger sets come as several
+# archives, or as a folder below an import root.
+MAX_MEMBERS = 150_000
+_ZIP_ENTRY = b"PK\x01\x02"  # begins each entry of the table of contents
+_ZIP64_RECORDS_BYTES = 76  # may stand between that table and its end record
+# Other methods have readers that take as much memory as the file asks for.
+_ZIP_METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
 # Deeper ones are hostile; walking a thousand levels is more than Python's stack holds.
 MAX_FOLDERS = 100
-# A long name, or the attributes of a member; honest ones have some kilobytes.
+# A long name, or the attributes of a member, or of all members; honest ones have some kilobytes.
 MAX_TAR_HEADER_BYTES = 1 << 20
 _TAR_HEADERS = (
     tarfile.GNUTYPE_LONGNAME,
@@ -62,7 +74,7 @@ class Limits:
     """
 
     max_bytes: int
-    max_members: int = 2_000_000
+    max_members: int = MAX_MEMBERS
     max_ratio: int = 100
     ratio_free_bytes: int = 100_000_000
 
@@ -89,7 +101,7 @@ def unpack(
     """Unpack an archive into an empty folder.
 
     Args:
-        archive: the file; its name does not matter.
+        archive: the file, on a path without links; its name does not matter.
         target: the folder.
         limits: how much may come out.
         on_member: called before each member; may raise to stop.
@@ -99,9 +111,9 @@ def unpack(
             which the caller removes.
     """
     result = Unpacked(0, [])
-    budget = _Budget(limits, archive.stat().st_size)
     try:
-        with _open(archive) as (members, open_member):
+        budget = _Budget(limits, archive.stat().st_size)
+        with _open(archive, limits.max_members) as (members, open_member):
             for count, member in enumerate(members, start=1):
                 on_member()
                 if count > limits.max_members:
@@ -118,6 +130,11 @@ def unpack(
                         refusal = str(error)
                 if refusal is not None:
                     result.refusals.append((_printable(member.name), refusal))
+                    if len(result.refusals) > MAX_REFUSALS:
+                        raise ArchiveRefused(
+                            f"more than {MAX_REFUSALS} members of the archive cannot be used; the "
+                            f"last is {_printable(member.name)!r}: {refusal}"
+                        )
     except ArchiveRefused:
         raise
     except _DAMAGE as error:
@@ -159,40 +176,74 @@ class _Budget:
 
 
 @contextmanager
-def _open(archive: Path) -> Iterator[tuple[Iterator[_Member], _Opener]]:
-    if zipfile.is_zipfile(archive):
-        with zipfile.ZipFile(archive) as packed:
-            yield _zip_members(packed), _ZipOpener(packed)
-        return
-    with archive.open("rb") as file:
-        is_gzip = file.read(2) == _GZIP_MAGIC
+def _open(archive: Path, max_members: int) -> Iterator[tuple[Iterator[_Member], _Opener]]:
     try:
+        file = open_regular(archive)
+    except FileRefused as error:
+        raise ArchiveRefused(f"the archive cannot be read: {error}") from None
+    with file:
+        if zipfile.is_zipfile(file):
+            _check_zip_size(file, max_members)
+            with zipfile.ZipFile(file) as packed:
+                yield _zip_members(packed), _ZipOpener(packed)
+            return
+        file.seek(0)
+        is_gzip = file.read(2) == _GZIP_MAGIC
+        file.seek(0)
         mode: Literal["r:gz", "r:"] = "r:gz" if is_gzip else "r:"
-        tar = tarfile.open(archive, mode, tarinfo=_TarInfo)  # noqa: SIM115 (closed below)
-    except tarfile.ReadError:
-        raise ArchiveRefused(
-            "the file is no whole archive of a kind that is read: zip, tar or tar.gz"
-        ) from None
-    with tar:
-        yield _tar_members(tar), _TarOpener(tar)
+        try:
+            tar = tarfile.open(fileobj=file, mode=mode, tarinfo=_TarInfo)  # noqa: SIM115
+        except tarfile.ReadError:
+            raise ArchiveRefused(
+                "the file is no whole archive of a kind that is read: zip, tar or tar.gz"
+            ) from None
+        with tar:
+            yield _tar_members(tar), _TarOpener(tar)
+
+
+def _check_zip_size(file: BinaryIO, max_members: int) -> None:
+    """Refuse a table of contents of too many members, all of which `ZipFile` would hold in memory.
+
+    How many it says it has is not believed, by `ZipFile` neither.
+    """
+    # The one place that knows how to find it, also in the large (zip64) form.
+    record = zipfile._EndRecData(file)  # type: ignore[attr-defined]
+    if record is None:
+        return
+    size, end = record[zipfile._ECD_SIZE], record[zipfile._ECD_LOCATION]  # type: ignore[attr-defined]
+    if size > end:
+        raise ArchiveRefused("the archive's table of contents is damaged; send it anew")
+    file.seek(max(0, end - size - _ZIP64_RECORDS_BYTES))
+    count, kept = 0, b""
+    while file.tell() < end and (chunk := file.read(CHUNK_BYTES)):
+        count += (kept + chunk).count(_ZIP_ENTRY)
+        kept = chunk[-3:]
+        if count > max_members:
+            raise ArchiveRefused(f"the archive has more than {max_members} members; split it")
 
 
 class _TarInfo(tarfile.TarInfo):
     """Refuses the headers that `tarfile` would hold in memory whole, however long they are."""
 
     def _proc_member(self, tar: tarfile.TarFile) -> tarfile.TarInfo:
-        if self.type in _TAR_HEADERS and self.size > MAX_TAR_HEADER_BYTES:
-            raise ArchiveRefused(
-                f"the archive has a name or header of {self.size} bytes; at most "
-                f"{MAX_TAR_HEADER_BYTES} are read"
-            )
+        if self.type in _TAR_HEADERS:
+            held = self.size
+            if self.type == tarfile.XGLTYPE:  # kept until the end
+                held += sum(len(key) + len(value) for key, value in tar.pax_headers.items())
+            if held > MAX_TAR_HEADER_BYTES:
+                raise ArchiveRefused(
+                    f"the archive has a name or header of {held} bytes; at most "
+                    f"{MAX_TAR_HEADER_BYTES} are read"
+                )
         if self.type == tarfile.GNUTYPE_SPARSE:
             self._proc_gnusparse_10()
         return super()._proc_member(tar)  # type: ignore[misc, no-any-return]
 
     def _proc_gnusparse_10(self, *_: object) -> None:
-        """Both kinds of lists of holes."""
+        """All three kinds of lists of holes."""
         raise ArchiveRefused("the archive holds sparse files; pack it without --sparse")
+
+    _proc_gnusparse_00 = _proc_gnusparse_01 = _proc_gnusparse_10
 
 
 class _ZipOpener:
@@ -225,10 +276,12 @@ def _zip_members(packed: zipfile.ZipFile) -> Iterator[_Member]:
     for info in packed.infolist():
         mode = info.external_attr >> 16
         refusal = None
-        if stat.S_ISLNK(mode):
-            refusal = "it is a link; put the file itself into the archive"
+        if stat.S_IFMT(mode) not in (0, stat.S_IFREG, stat.S_IFDIR):
+            refusal = "it is a link or a device; put the file itself into the archive"
         elif info.flag_bits & 1:
             refusal = "it is encrypted; pack it without a password"
+        elif info.compress_type not in _ZIP_METHODS:
+            refusal = "it is packed by an uncommon method; pack it by deflation, as usual"
         yield _Member(info.filename, info.is_dir(), refusal, info)
 
 
@@ -243,7 +296,8 @@ def _tar_members(tar: tarfile.TarFile) -> Iterator[_Member]:
 
 
 def _unsafe_name(name: str) -> str | None:
-    if name.startswith("/") or "\\" in name or name[1:3] == ":/":
+    has_drive = name[1:2] == ":" and name[0].isascii() and name[0].isalpha()
+    if name.startswith("/") or "\\" in name or has_drive:
         return "its name is an absolute path or a Windows one; relative names with / are due"
     if ".." in name.split("/"):
         return "its name leads out of the archive; relative names without .. are due"

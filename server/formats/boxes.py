@@ -15,6 +15,8 @@ from server.formats.pictures import Picture
 
 # Tools disagree by a pixel on whether corners are inclusive; so far beyond the border is rounding.
 EDGE_TOLERANCE_PIXELS = 1.0
+# Of one image; what the API takes as well.
+MAX_BOXES = 10_000
 _SHOWN_CLASSES = 20
 
 
@@ -22,7 +24,7 @@ class LabelsRefused(ValueError):
     """Labels of an image that cannot be used; the message says what is wrong and what is right."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class LabeledBox:
     """A box of a class, corners in absolute pixels."""
 
@@ -58,8 +60,12 @@ def fit_to_picture(labels: LabeledImage, picture: Picture) -> tuple[LabeledBox, 
 
     Raises:
         LabelsRefused: the declared size is neither the upright nor the stored one, or a box is
-            outside the picture or without area.
+            outside the picture or without area, or there are more than MAX_BOXES.
     """
+    if len(labels.boxes) > MAX_BOXES:
+        raise LabelsRefused(
+            f"the labels have {len(labels.boxes)} boxes; an image has at most {MAX_BOXES}"
+        )
     upright = (picture.width, picture.height)
     declared = (labels.width or upright[0], labels.height or upright[1])
     boxes = labels.boxes
@@ -85,8 +91,9 @@ def check_classes(labels: LabeledImage, known: Collection[str]) -> None:
     if unknown:
         listed = ", ".join(list(known)[:_SHOWN_CLASSES])
         more = ", …" if len(known) > _SHOWN_CLASSES else ""
+        named = ", ".join(map(repr, unknown[:_SHOWN_CLASSES]))
         raise LabelsRefused(
-            f"unknown class {', '.join(map(repr, unknown))}; the project's classes are "
+            f"unknown class {named}; the project's classes are "
             f"{listed}{more}: rename it in the labels, or add it to the project"
         )
 

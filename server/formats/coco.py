@@ -17,9 +17,19 @@ from typing import Any, Literal
 
 from server.formats.boxes import LabeledBox, LabeledImage
 from server.formats.exact import EXACT, decimal_of, text_of
+from server.formats.folder import FileRefused, open_regular
 from server.formats.json_stream import JsonRefused, top_level_arrays
 
 Empty = Literal["unlabeled", "negative"]
+
+# COCO's own training set has 860,000 annotations of 118,000 images.
+MAX_ANNOTATIONS = 2_000_000
+MAX_IMAGES = 1_000_000
+# A file with more entries that make no sense is not worth reading to its end.
+MAX_PROBLEMS = 1000
+_MAX_TEXT = 500
+_SPLITS = ("pool", "val", "test")
+_Corners = tuple[float, float, float, float]
 
 
 class CocoRefused(ValueError):
@@ -49,7 +59,7 @@ class CocoLabels:
 
 def looks_like_coco(path: Path) -> bool:
     """Whether a JSON file begins as COCO files do; cheap, and right about ordinary files."""
-    with path.open("rb") as file:
+    with open_regular(path) as file:
         head = file.read(65_536).lstrip(b"\xef\xbb\xbf \t\r\n")
     keys = (b'"images"', b'"annotations"', b'"categories"')
     return head.startswith(b"{") and any(key in head for key in keys)
@@ -65,75 +75,119 @@ def read_coco(path: Path, empty: Empty = "unlabeled") -> CocoLabels:
     Raises:
         CocoRefused: the file is broken, or has no `images`.
     """
-    found: dict[str, list[Any]] = {"images": [], "categories": []}
-    annotations: list[tuple[object, ...]] = []
+    reading = _Reading()
     try:
         for key, entry in top_level_arrays(path, ("images", "categories", "annotations")):
-            if key != "annotations":
-                found[key].append(entry)
-            elif isinstance(entry, dict):
-                flags = (entry.get("difficult"), entry.get("iscrowd"))
-                ids = (entry.get("id"), entry.get("image_id"), entry.get("category_id"))
-                annotations.append((*ids, entry.get("bbox"), any(flag for flag in flags)))
-    except JsonRefused as error:
+            reading.take(key, entry)
+    except (JsonRefused, FileRefused) as error:
         raise CocoRefused(str(error)) from None
-    if not found["images"]:
+    if not reading.images:
         raise CocoRefused('the file lists no images: a COCO file has {"images": [{"id": 1, …')
-    return _assembled(found["images"], found["categories"], annotations, empty)
+    return reading.labels(empty)
 
 
-def _assembled(
-    image_entries: Iterable[Any],
-    categories: Iterable[Any],
-    annotations: Iterable[tuple[object, ...]],
-    empty: Empty,
-) -> CocoLabels:
-    labels = CocoLabels()
-    class_of = {
-        entry["id"]: str(entry["name"]).strip()
-        for entry in categories
-        if isinstance(entry, dict) and _is_id(entry.get("id")) and entry.get("name") is not None
-    }
-    by_id: dict[object, tuple[str, int | None, int | None]] = {}
-    boxes: dict[object, list[LabeledBox]] = {}
-    for number, entry in enumerate(image_entries, start=1):
-        name = entry.get("file_name") if isinstance(entry, dict) else None
-        if not isinstance(name, str) or not name or not _is_id(entry.get("id")):
-            labels.problems.append((f"image entry {number}", "it has no `id` or no `file_name`"))
-        elif entry["id"] in by_id:
-            labels.problems.append((name, f"its id {entry['id']} is also that of another image"))
+class _Reading:
+    """What was read of a file so far: of each entry no more than will be used."""
+
+    def __init__(self) -> None:
+        self.images: dict[object, tuple[str, int | None, int | None, str | None]] = {}
+        self._categories: dict[object, str] = {}
+        # What each is called, its image, its category, its corners, whether it is difficult.
+        self._annotations: list[tuple[str, object, object, _Corners | str, bool]] = []
+        self._problems: list[tuple[str, str]] = []
+        self._num_entries = 0
+
+    def take(self, key: str, entry: object) -> None:
+        if key == "images":
+            self._num_entries += 1
+            self._take_image(entry)
+        elif key == "annotations":
+            self._take_annotation(entry)
+        elif isinstance(entry, dict) and _is_id(entry.get("id")) and entry.get("name") is not None:
+            name = str(entry["name"]).strip()
+            if len(name) > _MAX_TEXT:
+                self._refuse("a category", f"its name has more than {_MAX_TEXT} characters")
+            elif len(self._categories) > MAX_PROBLEMS * 10:
+                raise CocoRefused(f"the file lists more than {MAX_PROBLEMS * 10} categories")
+            else:
+                self._categories[entry["id"]] = name
+
+    def _take_image(self, entry: object) -> None:
+        id_, name = None, None
+        if isinstance(entry, dict):
+            id_, name = entry.get("id"), entry.get("file_name")
+        if not isinstance(entry, dict) or not isinstance(name, str) or not name or not _is_id(id_):
+            self._refuse(f"image entry {self._num_entries}", "it has no `id` or no `file_name`")
+        elif len(name) > _MAX_TEXT:
+            reason = f"its `file_name` has more than {_MAX_TEXT} characters"
+            self._refuse(f"image entry {self._num_entries}", reason)
+        elif id_ in self.images:
+            self._refuse(name, f"its id {_said(id_)} is also that of another image")
+        elif len(self.images) >= MAX_IMAGES:
+            raise CocoRefused(f"the file lists more than {MAX_IMAGES} images; split it")
         else:
-            by_id[entry["id"]] = (name, _side(entry.get("width")), _side(entry.get("height")))
-            if entry.get("split") in ("pool", "val", "test"):
-                labels.splits[name] = entry["split"]
-    used: set[object] = set()
-    for annotation, image, category, bbox, difficult in annotations:
-        if not _is_id(image) or image not in by_id:
-            labels.problems.append(
-                (f"annotation {annotation}", f"its image_id {image!r} is none of the listed images")
-            )
-            continue
-        name = by_id[image][0]
-        if not _is_id(category) or category not in class_of:
-            reason = f"annotation {annotation} has category_id {category!r}, none of the categories"
-            labels.broken.setdefault(name, reason)
-            continue
-        corners = _corners(bbox)
+            width, height = _side(entry.get("width")), _side(entry.get("height"))
+            split = next((each for each in _SPLITS if entry.get("split") == each), None)
+            self.images[id_] = (name, width, height, split)
+
+    def _take_annotation(self, entry: object) -> None:
+        if not isinstance(entry, dict):
+            return
+        image, category = entry.get("image_id"), entry.get("category_id")
+        called = f"annotation {_said(entry.get('id'))}"
+        if not _is_id(image):
+            self._refuse(called, f"its image_id {_said(image)} is none of the listed images")
+            return
+        if len(self._annotations) >= MAX_ANNOTATIONS:
+            raise CocoRefused(f"the file has more than {MAX_ANNOTATIONS} annotations; split it")
+        bbox = entry.get("bbox")
+        corners: _Corners | str | None = _corners(bbox)
         if corners is None:
-            reason = f"annotation {annotation} has bbox {bbox!s:.80}; [x, y, width, height] is due"
-            labels.broken.setdefault(name, reason)
-            continue
-        used.add(category)
-        box = LabeledBox(class_of[category], *corners, bool(difficult))
-        boxes.setdefault(image, []).append(box)
-    for image, (name, width, height) in by_id.items():
-        labels.images.append(LabeledImage(name, width, height, tuple(boxes.get(image, ()))))
-        if image not in boxes and empty == "unlabeled":
-            labels.unlabeled.add(name)
-    # Ids of one kind in nearly every file; by text if somebody mixes them.
-    names = [class_of[key] for key in sorted(used, key=lambda key: (isinstance(key, str), key))]
-    labels.class_names = tuple(dict.fromkeys(names))
-    return labels
+            corners = f"{called} has bbox {_said(bbox)}; [x, y, width, height] is due"
+        difficult = bool(entry.get("difficult")) or bool(entry.get("iscrowd"))
+        if not _is_id(category):
+            reason = f"{called} has category_id {_said(category)}, none of the categories"
+            category, corners = None, reason
+        self._annotations.append((called, image, category, corners, difficult))
+
+    def _refuse(self, called: str, why: str) -> None:
+        if len(self._problems) >= MAX_PROBLEMS:
+            raise CocoRefused(
+                f"more than {MAX_PROBLEMS} entries of the file make no sense; "
+                f"the last is {called}: {why}"
+            )
+        self._problems.append((called, why))
+
+    def labels(self, empty: Empty) -> CocoLabels:
+        """All of it put together."""
+        labels = CocoLabels()
+        boxes: dict[object, list[LabeledBox]] = {}
+        used: set[object] = set()
+        for called, image, category, corners, difficult in self._annotations:
+            if image not in self.images:
+                self._refuse(called, f"its image_id {_said(image)} is none of the listed images")
+                continue
+            name = self.images[image][0]
+            if isinstance(corners, str):
+                labels.broken.setdefault(name, corners)
+            elif category not in self._categories:
+                reason = f"{called} has category_id {_said(category)}, none of the categories"
+                labels.broken.setdefault(name, reason)
+            else:
+                used.add(category)
+                box = LabeledBox(self._categories[category], *corners, difficult)
+                boxes.setdefault(image, []).append(box)
+        labels.problems = self._problems
+        for image, (name, width, height, split) in self.images.items():
+            labels.images.append(LabeledImage(name, width, height, tuple(boxes.get(image, ()))))
+            if split is not None:
+                labels.splits[name] = split
+            if image not in boxes and empty == "unlabeled":
+                labels.unlabeled.add(name)
+        # Ids of one kind in nearly every file; by text if somebody mixes them.
+        keys: list[Any] = sorted(used, key=lambda key: (isinstance(key, str), key))
+        labels.class_names = tuple(dict.fromkeys(self._categories[key] for key in keys))
+        return labels
 
 
 def image_entry(image_id: int, labels: LabeledImage, split: str) -> str:
@@ -186,9 +240,15 @@ def _joined(entries: Iterable[str]) -> Iterator[str]:
         separator = ",\n"
 
 
+def _said(value: object) -> str:
+    return f"{value!r:.80}"
+
+
 def _is_id(value: object) -> bool:
     """Ids are whole numbers in nearly every file, texts in some."""
-    return isinstance(value, int | str) and not isinstance(value, bool)
+    if isinstance(value, str):
+        return len(value) <= _MAX_TEXT
+    return isinstance(value, int) and not isinstance(value, bool)
 
 
 def _side(value: object) -> int | None:
@@ -198,7 +258,7 @@ def _side(value: object) -> int | None:
     return None
 
 
-def _corners(bbox: object) -> tuple[float, float, float, float] | None:
+def _corners(bbox: object) -> _Corners | None:
     if not isinstance(bbox, list) or len(bbox) != 4:
         return None
     if not all(isinstance(v, int | Decimal) and not isinstance(v, bool) for v in bbox):

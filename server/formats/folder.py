@@ -2,9 +2,28 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import stat
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
+
+# Opens a folder only to go through it, which needs no right to list it.
+_PASSAGE = getattr(os, "O_PATH", os.O_RDONLY) | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+# What says that the file is not as it was when the folder was listed; other errors are the disk's.
+_OF_THE_FILE = {
+    errno.ENOENT: "it is not there any more",
+    errno.ENOTDIR: "it is not there any more",
+    errno.ELOOP: "it has become a link; copy the file",
+    errno.EACCES: "the server may not read it; change its permissions",
+    errno.EPERM: "the server may not read it; change its permissions",
+    errno.ENXIO: "it is no regular file",
+}
+
+
+class FileRefused(ValueError):
+    """A file that cannot be read; the message says why."""
 
 
 @dataclass
@@ -12,7 +31,7 @@ class Listing:
     """What a folder holds.
 
     Attributes:
-        files: relative path with slashes -> the file, in the order of the paths.
+        files: relative path with slashes -> the file (links followed), in the order of the paths.
         refusals: what was left out, with the reason.
     """
 
@@ -30,7 +49,7 @@ def list_files(root: Path) -> Listing:
     Raises:
         OSError: the folder itself cannot be read.
     """
-    real_root = root.resolve()
+    root = real_root = root.resolve()
     found: dict[str, Path] = {}
     refusals: list[tuple[str, str]] = []
 
@@ -58,10 +77,45 @@ def list_files(root: Path) -> Listing:
             relative, path = _relative(root, folder, name), Path(folder, name)
             reason = _problem(path, relative, real_root)
             if reason is None:
-                found[relative] = path
+                found[relative] = path.resolve() if path.is_symlink() else path
             else:
                 refusals.append((relative.encode("utf-8", "backslashreplace").decode(), reason))
     return Listing(dict(sorted(found.items())), sorted(refusals))
+
+
+def open_regular(path: Path) -> BinaryIO:
+    """Open a regular file for reading, on a path that holds no link.
+
+    What was looked at may have been exchanged since then, by somebody who writes to the folder but
+    may not read the server's other files: a link on the way is not followed, and a pipe or a device
+    is not waited for.
+
+    Args:
+        path: absolute, with links resolved, as in `Listing.files`.
+
+    Raises:
+        FileRefused: it is gone, or something else than a file that may be read.
+    """
+    *folders, name = path.parts[1:]
+    try:
+        folder = os.open(path.anchor, _PASSAGE)
+        try:
+            for part in folders:
+                inner = os.open(part, _PASSAGE, dir_fd=folder)
+                os.close(folder)
+                folder = inner
+            flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
+            descriptor = os.open(name, flags, dir_fd=folder)
+        finally:
+            os.close(folder)
+    except OSError as error:
+        if error.errno not in _OF_THE_FILE:
+            raise
+        raise FileRefused(_OF_THE_FILE[error.errno]) from None
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise FileRefused("it is no regular file")
+    return os.fdopen(descriptor, "rb")
 
 
 def _relative(root: Path, folder: str, name: str) -> str:

@@ -5,15 +5,19 @@ Only the arrays of the top-level object are of interest, and only one element is
 
 from __future__ import annotations
 
+import io
 import json
 from collections.abc import Collection, Iterator
 from decimal import Decimal
 from pathlib import Path
 from typing import Any, TextIO
 
+from server.formats.folder import open_regular
+
 CHUNK_CHARACTERS = 1 << 16
-# One element, or one value that is skipped; polygons of a single object never need this much.
-MAX_ELEMENT_CHARACTERS = 1 << 26
+# One element, or one value that is skipped. The polygons of a single object never need this much,
+# and what two million characters of brackets become in memory is fifty times as much.
+MAX_ELEMENT_CHARACTERS = 1 << 21
 _SPACE = " \t\r\n"
 
 
@@ -28,8 +32,9 @@ def top_level_arrays(path: Path, wanted: Collection[str]) -> Iterator[tuple[str,
 
     Raises:
         JsonRefused: broken JSON, not UTF-8, not an object at the top, or an element out of measure.
+        FileRefused: the file is not there any more.
     """
-    with path.open(encoding="utf-8-sig") as file:
+    with io.TextIOWrapper(open_regular(path), encoding="utf-8-sig") as file:
         try:
             yield from _Reader(file).arrays(wanted)
         except UnicodeDecodeError as error:

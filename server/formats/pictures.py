@@ -9,7 +9,7 @@ transparency are leftovers of the editor, not content).
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -47,6 +47,8 @@ _TRANSPOSE = {
 }
 _PROFILE_SPACES = {"L": "GRAY", "RGB": "RGB", "CMYK": "CMYK"}
 _READABLE_MODES = {"1", "L", "LA", "P", "PA", "RGB", "RGBX", "RGBA", "RGBa", "CMYK", "YCbCr"}
+# Whose neighbouring samples can be averaged as they are.
+_REDUCIBLE_MODES = {"L", "LA", "RGB", "RGBA", "CMYK"}
 
 
 class PictureRefused(ValueError):
@@ -84,21 +86,33 @@ class Rendition:
     media_type: str
 
 
-def probe(path: Path, max_pixels: int) -> Picture:
+def _nothing(pixels: int) -> None:
+    """What is done on a header unless told otherwise."""
+
+
+def probe(path: Path, max_pixels: int, on_header: Callable[[int], None] = _nothing) -> Picture:
     """Decode a file completely and say what picture it is.
 
     Args:
         path: the file; its name and extension do not matter.
         max_pixels: the most pixels allowed; checked against the header before anything is decoded.
+        on_header: told the number of pixels before they are decoded; may wait, or raise.
 
     Raises:
         PictureRefused: no picture, of another format, damaged, too large, or several in one file.
     """
     with _opened(path) as image:
         _check_header(image, max_pixels)
-        upright, orientation = _upright(image)
-        media_type = MEDIA_TYPES[str(image.format)]
-        return Picture(upright.width, upright.height, media_type, orientation)
+        width, height = image.size
+        on_header(width * height)
+        # JPEG only: all of the file is read and decoded, at an eighth of the width and height.
+        image.draft(None, (1, 1))
+        orientation = _load(image)
+        if image.mode not in _READABLE_MODES and not image.mode.startswith("I;16"):
+            raise _unreadable(image.mode)
+        if orientation >= 5 and image.format != "TIFF":  # which has the upright size from the start
+            width, height = height, width
+        return Picture(width, height, MEDIA_TYPES[str(image.format)], orientation)
 
 
 def load_rgb8(path: Path) -> npt.NDArray[np.uint8]:
@@ -112,31 +126,37 @@ def load_rgb8(path: Path) -> npt.NDArray[np.uint8]:
         return np.array(upright, dtype=np.uint8)
 
 
-def display_rendition(path: Path, max_side: int = 2048, quality: int = 90) -> Rendition:
+def display_rendition(
+    path: Path,
+    max_side: int = 2048,
+    quality: int = 90,
+    on_header: Callable[[int], None] = _nothing,
+) -> Rendition:
     """The upright picture as an 8-bit sRGB JPEG whose longer side is at most `max_side` pixels.
 
     Smaller pictures keep their size. Boxes stay in pixels of the upright original, so a page that
-    shows a rendition scales them by the ratio of the widths.
+    shows a rendition scales them by the ratio of the widths. `on_header` is as in `probe`.
 
     Raises:
         PictureRefused: the file cannot be decoded.
     """
     with _opened(path) as image:
+        on_header(image.width * image.height)
         image.draft(None, (max_side, max_side))  # JPEG only: decodes at a half, a quarter, …
-        upright, _ = _upright(image)
+        upright, _ = _upright(image, max_side)
         upright.thumbnail((max_side, max_side), Image.Resampling.LANCZOS)
         buffer = io.BytesIO()
         upright.save(buffer, "JPEG", quality=quality, subsampling=0)
         return Rendition(buffer.getvalue(), "image/jpeg")
 
 
-def thumbnail(path: Path) -> Rendition:
+def thumbnail(path: Path, on_header: Callable[[int], None] = _nothing) -> Rendition:
     """A small JPEG for lists, at most `THUMBNAIL_SIDE` pixels on its longer side.
 
     Raises:
         PictureRefused: the file cannot be decoded.
     """
-    return display_rendition(path, THUMBNAIL_SIDE, quality=82)
+    return display_rendition(path, THUMBNAIL_SIDE, quality=82, on_header=on_header)
 
 
 @contextmanager
@@ -190,26 +210,45 @@ def _check_header(image: Image.Image, max_pixels: int) -> None:
         )
 
 
-def _upright(image: Image.Image) -> tuple[Image.Image, int]:
-    """The decoded picture as upright 8-bit sRGB, and the orientation that was applied."""
+def _upright(image: Image.Image, max_side: int | None = None) -> tuple[Image.Image, int]:
+    """The decoded picture as upright 8-bit sRGB, and the orientation that was applied.
+
+    Where it will be made to fit `max_side`, a much larger one is shrunk to about twice that before
+    its colours are converted, which takes less memory than copies of all of it.
+    """
+    orientation = _load(image)
+    is_tiff = image.format == "TIFF"
+    try:
+        factor = max(image.size) // (2 * max_side) if max_side else 1
+        if factor > 1 and image.mode == "1":
+            image = image.convert("L")
+        if factor > 1 and image.mode in _REDUCIBLE_MODES:
+            image = image.reduce(factor)
+        rgb = _to_srgb(image)
+        if orientation > 1 and not is_tiff:
+            rgb = rgb.transpose(_TRANSPOSE[orientation])
+    except PictureRefused:
+        raise
+    except Exception as error:  # noqa: BLE001 (palettes and profiles of damaged files)
+        raise _damaged(error) from error
+    return rgb, orientation
+
+
+def _load(image: Image.Image) -> int:
+    """Decode a picture, and say which orientation it has; a TIFF is upright afterwards."""
     try:
         # Pillow turns TIFFs upright while loading and forgets the tag; PNGs know theirs only after.
         is_tiff = image.format == "TIFF"
         orientation = _orientation(image) if is_tiff else 1
         image.load()
-        rgb = _to_srgb(image)
-        if not is_tiff:
-            orientation = _orientation(image)
-            if orientation > 1:
-                rgb = rgb.transpose(_TRANSPOSE[orientation])
-    except PictureRefused:
-        raise
+        return orientation if is_tiff else _orientation(image)
     except Exception as error:  # noqa: BLE001 (decoders of damaged files raise anything)
-        _reraise_if_of_the_machine(error)
-        raise PictureRefused(
-            f"the picture is damaged or cut short ({error}); send the whole file"
-        ) from error
-    return rgb, orientation
+        raise _damaged(error) from error
+
+
+def _damaged(error: Exception) -> PictureRefused:
+    _reraise_if_of_the_machine(error)
+    return PictureRefused(f"the picture is damaged or cut short ({error}); send the whole file")
 
 
 def _orientation(image: Image.Image) -> int:
@@ -225,10 +264,7 @@ def _to_srgb(image: Image.Image) -> Image.Image:
     if image.mode.startswith("I;16"):
         image = _sixteen_to_eight_bits(image)
     if image.mode not in _READABLE_MODES:
-        raise PictureRefused(
-            f"the picture's samples are of kind {image.mode!r}, which have no agreed brightness "
-            "or colour; save it with 8 or 16 bits per sample as grey, RGB or CMYK"
-        )
+        raise _unreadable(image.mode)
     alpha = None
     if image.has_transparency_data:
         rgba = image.convert("RGBA")
@@ -243,6 +279,13 @@ def _to_srgb(image: Image.Image) -> Image.Image:
     over_white = Image.new("RGB", colours.size, "white")
     over_white.paste(colours, mask=alpha)
     return over_white
+
+
+def _unreadable(mode: str) -> PictureRefused:
+    return PictureRefused(
+        f"the picture's samples are of kind {mode!r}, which have no agreed brightness or colour; "
+        "save it with 8 or 16 bits per sample as grey, RGB or CMYK"
+    )
 
 
 def _sixteen_to_eight_bits(image: Image.Image) -> Image.Image:

@@ -9,6 +9,7 @@ What we write and read again is the same float (see `exact`).
 
 from __future__ import annotations
 
+import io
 from decimal import Decimal, DecimalException
 from typing import Literal
 from xml.etree import ElementTree
@@ -21,7 +22,13 @@ from server.formats.exact import EXACT, decimal_of, text_of
 
 Corners = Literal["voc", "zero-based"]
 
-MAX_XML_BYTES = 64 * 1024 * 1024
+# An annotation of 10,000 boxes has 3 MB and 120,000 elements.
+MAX_XML_BYTES = 16 * 1024 * 1024
+MAX_ELEMENTS = 200_000
+MAX_DEPTH = 20
+# Of a class or file name; and as much of a wrong text is said as anybody would read.
+_MAX_TEXT = 500
+_SAID_CHARACTERS = 60
 _CORNERS = ("xmin", "ymin", "xmax", "ymax")
 
 
@@ -36,16 +43,25 @@ def read_annotation(xml: bytes, corners: Corners = "voc") -> LabeledImage:
             f"the XML has {len(xml)} bytes; an annotation has at most {MAX_XML_BYTES}"
         )
     try:
-        root = SafeElementTree.fromstring(xml)
+        root = _parsed(xml)
+    except LabelsRefused:
+        raise
     except ElementTree.ParseError as error:
         raise LabelsRefused(f"the XML is broken ({error}); write it anew") from None
     except DefusedXmlException:
-        raise LabelsRefused("the XML declares entities, which are not read; remove them") from None
+        raise LabelsRefused(
+            "the XML has a document type or declares entities, which are not read; remove them"
+        ) from None
     except (ValueError, LookupError) as error:  # an encoding that does not exist, or does not fit
         raise LabelsRefused(f"the XML cannot be decoded ({error}); write it as UTF-8") from None
     if root.tag != "annotation":
-        raise LabelsRefused(f"the XML's root is <{root.tag}>; a VOC annotation has <annotation>")
+        tag = root.tag[:_SAID_CHARACTERS]
+        raise LabelsRefused(f"the XML's root is <{tag}>; a VOC annotation has <annotation>")
     name = (root.findtext("filename") or "").strip()
+    if len(name) > _MAX_TEXT:
+        raise LabelsRefused(
+            f"the <filename> has {len(name)} characters, at most {_MAX_TEXT} may be"
+        )
     boxes = tuple(
         _read_object(element, number, corners)
         for number, element in enumerate(root.iterfind("object"), start=1)
@@ -77,8 +93,34 @@ def write_annotation(labels: LabeledImage, corners: Corners = "voc") -> bytes:
     return bytes(ElementTree.tostring(root, encoding="utf-8")) + b"\n"
 
 
+def _parsed(xml: bytes) -> ElementTree.Element:
+    """The tree, as long as it stays small: sixteen megabytes of <a/> would be a gigabyte of it."""
+    depth = num_elements = 0
+    root: ElementTree.Element | None = None
+    events = SafeElementTree.iterparse(io.BytesIO(xml), ("start", "end"), forbid_dtd=True)
+    for event, element in events:
+        if event == "end":
+            depth -= 1
+            continue
+        if root is None:
+            root = element
+        depth += 1
+        num_elements += 1
+        if depth > MAX_DEPTH or num_elements > MAX_ELEMENTS:
+            raise LabelsRefused(
+                f"the XML has more than {MAX_ELEMENTS} elements, or is nested deeper than "
+                f"{MAX_DEPTH}; an annotation is not"
+            )
+    assert root is not None  # an empty document is broken
+    return root
+
+
 def _read_object(element: ElementTree.Element, number: int, corners: Corners) -> LabeledBox:
     class_name = (element.findtext("name") or "").strip()
+    if len(class_name) > _MAX_TEXT:
+        raise LabelsRefused(
+            f"object {number} has a class of {len(class_name)} characters; {_MAX_TEXT} is the most"
+        )
     if not class_name:
         raise LabelsRefused(f"object {number} has no class: <name>car</name> is missing")
     bounds = element.find("bndbox")
@@ -91,7 +133,8 @@ def _read_object(element: ElementTree.Element, number: int, corners: Corners) ->
             values.append(float(EXACT.subtract(Decimal(text), _offsets(corners)[tag])))
         except (DecimalException, ValueError, OverflowError):
             raise LabelsRefused(
-                f"object {number} ({class_name}) has <{tag}>{text}</{tag}>; a number is due"
+                f"object {number} ({class_name}) has <{tag}>{text[:_SAID_CHARACTERS]}</{tag}>; "
+                "a number is due"
             ) from None
     difficult = (element.findtext("difficult") or "").strip().lower() in ("1", "true")
     x1, y1, x2, y2 = values
@@ -107,7 +150,9 @@ def _read_size(root: ElementTree.Element, tag: str) -> int | None:
         value = float(text)
         return int(value) if value > 0 else None
     except (ValueError, OverflowError):
-        raise LabelsRefused(f"the declared {tag} is {text!r}; a number of pixels is due") from None
+        raise LabelsRefused(
+            f"the declared {tag} is {text[:_SAID_CHARACTERS]!r}; a number of pixels is due"
+        ) from None
 
 
 def _offsets(corners: Corners) -> dict[str, Decimal]:

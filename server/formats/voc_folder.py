@@ -16,8 +16,12 @@ from server.formats.dataset import (
     stem_of,
     suffix_of,
 )
+from server.formats.folder import FileRefused, open_regular
 from server.formats.splits import Splits
 from server.formats.voc import MAX_XML_BYTES, read_annotation
+
+# A million lines of usual names.
+MAX_LIST_BYTES = 32_000_000
 
 
 def voc_bases(files: Mapping[str, Path]) -> list[str]:
@@ -105,9 +109,12 @@ class VocFolder:
     def _read(self, xml: str | None) -> LabeledImage | None:
         if xml is None:
             return None
-        path = self._xml[xml]
-        with path.open("rb") as file:
-            return read_annotation(file.read(MAX_XML_BYTES + 1), self._how.corners)
+        try:
+            with open_regular(self._xml[xml]) as file:
+                content = file.read(MAX_XML_BYTES + 1)
+        except FileRefused as error:
+            raise LabelsRefused(str(error)) from None
+        return read_annotation(content, self._how.corners)
 
     def _picture_of(
         self, xml: str, by_stem: Mapping[str, list[str]], dataset: Dataset
@@ -153,7 +160,7 @@ class VocFolder:
         lists: dict[str, list[str]] = {}
         only_labels = {stem_of(name): [name] for name in labels if name not in self._pictures}
         for list_name in splits.used:
-            text = self._lists[list_name].read_text("utf-8", errors="replace")
+            text = _list_text(list_name, self._lists[list_name])
             for number, line in enumerate(text.splitlines(), start=1):
                 entry = line.strip()
                 # Lists of one class carry a flag: "000017 -1".
@@ -168,3 +175,14 @@ class VocFolder:
                     if list_name not in lists.setdefault(name, []):
                         lists[name].append(list_name)
         return lists, splits
+
+
+def _list_text(name: str, path: Path) -> str:
+    try:
+        with open_regular(path) as file:
+            content = file.read(MAX_LIST_BYTES + 1)
+    except FileRefused as error:
+        raise LayoutRefused(f"the list {name} cannot be read: {error}") from None
+    if len(content) > MAX_LIST_BYTES:
+        raise LayoutRefused(f"the list {name} has more than {MAX_LIST_BYTES} bytes; split it")
+    return content.decode("utf-8", "replace")

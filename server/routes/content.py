@@ -1,4 +1,9 @@
-"""How stored bytes are served: with a fixed type, a name to save them under, and an ETag."""
+"""How stored bytes are served: with a fixed type, a name to save them under, and an ETag.
+
+And inert: a picture may be a page or an archive as well, for whoever takes it for one. No browser
+does: the type is the one that we found, and should somebody open the address as a page, it may
+neither run nor load anything, nor be embedded by another site.
+"""
 
 from __future__ import annotations
 
@@ -12,6 +17,11 @@ from server.store.blobs import BlobStore
 
 # Content under a hash never changes; whether one may see it is asked each time.
 _CACHE = "private, no-cache"
+INERT = {
+    "Content-Security-Policy": "default-src 'none'; sandbox",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "X-Content-Type-Options": "nosniff",
+}
 
 
 def blob_response(
@@ -30,13 +40,14 @@ def blob_response(
     """
     etag = f'"{sha256}"'
     if _has(request, etag):
-        return Response(status_code=304, headers={"ETag": etag, "Cache-Control": _CACHE})
+        return Response(status_code=304, headers={**INERT, "ETag": etag, "Cache-Control": _CACHE})
     if not blobs.exists(sha256):
         raise NotFound(f"the bytes of {file_name} are not in the storage", code="blob_missing")
     return FileResponse(
         blobs.path(sha256),
         media_type=media_type,
         headers={
+            **INERT,
             "ETag": etag,
             "Cache-Control": _CACHE,
             "Content-Disposition": disposition(file_name, download=download),
@@ -48,7 +59,7 @@ def rendition_response(request: Request, etag_name: str) -> Response | None:
     """A 304 if the client has this rendition already; None if it must be made."""
     etag = f'"{etag_name}"'
     if _has(request, etag):
-        return Response(status_code=304, headers={"ETag": etag, "Cache-Control": _CACHE})
+        return Response(status_code=304, headers={**INERT, "ETag": etag, "Cache-Control": _CACHE})
     return None
 
 
@@ -58,6 +69,7 @@ def made_response(data: bytes, media_type: str, etag_name: str, file_name: str) 
         data,
         media_type=media_type,
         headers={
+            **INERT,
             "ETag": f'"{etag_name}"',
             "Cache-Control": _CACHE,
             "Content-Disposition": disposition(file_name, download=False),

@@ -9,7 +9,7 @@ from fastapi.responses import StreamingResponse
 
 from server.access import RoleRoute, requires
 from server.deps import ContextDep
-from server.routes.content import disposition
+from server.routes.content import INERT, disposition
 from server.schemas import EntityId
 from server.schemas.common import errors
 from server.services import audit, exports
@@ -47,5 +47,9 @@ def export_labels(
     return StreamingResponse(
         made.chunks,
         media_type=made.media_type,
-        headers={"Content-Disposition": disposition(made.file_name, download=True)},
+        headers={
+            **INERT,
+            "Cache-Control": "private, no-store",
+            "Content-Disposition": disposition(made.file_name, download=True),
+        },
     )

@@ -143,6 +143,7 @@ def _rendition(
     unchanged = rendition_response(request, etag)
     if unchanged is not None:
         return unchanged
-    made = renditions.render(context.blobs, image.sha256, kind)
+    limit = context.settings.max_image_pixels
+    made = renditions.render(context.blobs, image.sha256, kind, limit)
     stem = image.name.rpartition(".")[0] or image.name
     return made_response(made.data, made.media_type, etag, f"{stem}.jpg")

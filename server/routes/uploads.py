@@ -110,7 +110,8 @@ def upload_images(
     if all(isinstance(each, Added) and each.reason == NO_ROOM for each in prepared):
         raise StorageFull("the server's storage is full; nothing of this was kept")
     candidates = [each for each in prepared if isinstance(each, Candidate)]
-    added = iter(intake.add(session, project_id, split, candidates))
+    limit = context.settings.max_project_images
+    added = iter(intake.add(session, project_id, split, candidates, max_images=limit))
     answers = [next(added) if isinstance(each, Candidate) else each for each in prepared]
     counts: Counter[str] = Counter(answer.status for answer in answers)
     audit.record(session, "images_uploaded", project=project_id, split=split, counts=dict(counts))

@@ -5,9 +5,9 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, JsonValue
+from pydantic import BaseModel, ConfigDict, FailFast, Field, JsonValue
 
-from server.schemas.common import MAX_INTEGER, Author, ClaimToken, Name, RequestModel
+from server.schemas.common import MAX_INTEGER, Author, ClaimToken, LimitedFields, Name, RequestModel
 from server.schemas.images import ImageState
 
 Source = Literal["human", "import", "suggestion"]
@@ -22,7 +22,7 @@ _BOX: dict[str, JsonValue] = {
 }
 
 
-class BoxModel(BaseModel):
+class BoxModel(LimitedFields):
     """A box: corners in absolute pixels of the upright image, origin top left, x2 > x1, y2 > y1."""
 
     model_config = ConfigDict(
@@ -86,7 +86,7 @@ class AnnotationIn(RequestModel):
         le=MAX_INTEGER,
         description="The version these boxes are based on (0 for a new image).",
     )
-    boxes: Annotated[list[BoxModel], Field(max_length=10_000)] = Field(
+    boxes: Annotated[list[BoxModel], FailFast(), Field(max_length=10_000)] = Field(
         description="An empty list says that there is nothing to box: a valid negative."
     )
     claim_token: ClaimToken | None = Field(

@@ -5,7 +5,14 @@ from __future__ import annotations
 import re
 from typing import Annotated, Any, Generic, TypeVar
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    StringConstraints,
+    model_validator,
+)
 from pydantic_core import PydanticCustomError
 
 # Postgres integers have 32 bits; a larger one would be an error of the database, not a 422.
@@ -73,7 +80,26 @@ ClaimToken = Annotated[
 ]
 
 
-class RequestModel(BaseModel):
+# Every unknown field is an error of a kilobyte in memory; nothing here has as many known ones.
+MAX_FIELDS = 200
+
+
+class LimitedFields(BaseModel):
+    """An object of a request, which may not have any number of fields."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _few_fields(cls, data: Any) -> Any:
+        if isinstance(data, dict) and len(data) > MAX_FIELDS:
+            raise PydanticCustomError(
+                "too_many_fields",
+                "the object has {number} fields; none here has more than {most}",
+                {"number": len(data), "most": MAX_FIELDS},
+            )
+        return data
+
+
+class RequestModel(LimitedFields):
     """A request body. A field that it does not know is an error, not a silent no-op.
 
     Strict: `"5"` is no number and `1` is no boolean, as the OpenAPI document says.

@@ -40,6 +40,7 @@ class ImportOptions(RequestModel):
     )
     splits: dict[Name, Split] | None = Field(
         default=None,
+        max_length=100,
         description=(
             "Name of a list -> split, instead of `auto`; images that none of these lists names "
             "are left out. In a form: the same as JSON."

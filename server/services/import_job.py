@@ -31,8 +31,9 @@ from server.formats.boxes import (
 )
 from server.formats.dataset import Dataset, Item, LayoutRefused, Reading
 from server.formats.layout import read_folder
-from server.formats.pictures import Picture, PictureRefused, probe
+from server.formats.pictures import Picture, PictureRefused
 from server.services import intake, projects
+from server.services.decoding import probe
 from server.services.import_labels import add_classes, annotate
 from server.services.import_paths import below_a_root
 from server.settings import Settings
@@ -45,6 +46,8 @@ log = structlog.get_logger(__name__)
 CHUNK_IMAGES = 50
 # A chunk of large pictures is closed earlier, so that progress shows.
 CHUNK_SECONDS = 3.0
+# Of a refused item's name, and of the reason.
+MAX_SAID_CHARACTERS = 1000
 # Columns of `imports.counts`; `through` is the name of the last item that was dealt with.
 _START: Json = {
     "total": 0,
@@ -138,7 +141,7 @@ class ImportJob:
                 yield source, False
                 return
         else:
-            source = self._blobs.path(self._archive_sha256)
+            source = self._blobs.path(self._archive_sha256).resolve()
         # Named by the fence: whoever still writes under an older claim writes elsewhere.
         target = unpack_folder(self._blobs, self._lease.job_id, self._lease.fence)
         # What an earlier claim unpacked only takes up room: whoever held it writes nothing more.
@@ -196,7 +199,6 @@ class ImportJob:
         picture = None
         try:
             if item.path is not None:
-                _check_readable(item.path)
                 prepared.candidate = intake.prepare(
                     self._blobs,
                     item.path,
@@ -285,7 +287,13 @@ class ImportJob:
         def close_run() -> None:
             if run:
                 candidates = [each.candidate for each in run if each.candidate is not None]
-                added = intake.add(session, self._project_id, self._split(run[0].item), candidates)
+                added = intake.add(
+                    session,
+                    self._project_id,
+                    self._split(run[0].item),
+                    candidates,
+                    max_images=self._settings.max_project_images,
+                )
                 answers.update(zip((each.item.name for each in run), added, strict=True))
                 run.clear()
 
@@ -392,13 +400,7 @@ def _only_folder(root: Path) -> Path:
 
 
 def _storable(text: str) -> str:
-    """What any database takes: no NUL, no half of a character."""
+    """What any database takes, no NUL and no half of a character; and what anybody would read."""
+    if len(text) > MAX_SAID_CHARACTERS:
+        text = f"{text[:MAX_SAID_CHARACTERS]}…"
     return text.encode("utf-8", "backslashreplace").decode().replace("\x00", "\\x00")
-
-
-def _check_readable(path: Path) -> None:
-    try:
-        with path.open("rb"):
-            pass
-    except (FileNotFoundError, PermissionError, IsADirectoryError) as error:
-        raise intake.Refused(f"the file cannot be read: {error.strerror}") from None

@@ -17,8 +17,9 @@ def below_a_root(path: str, roots: Sequence[Path]) -> Path:
         roots: the operator's.
 
     Raises:
-        Unprocessable: outside of all roots, or not there. The same sentence for both, so that
-            nobody learns what else is on the server's disk.
+        Unprocessable: outside of all roots, not there, or neither folder nor file (a pipe would
+            never end). The same sentence for all, so that nobody learns what else is on the
+            server's disk.
     """
     if not roots:
         raise Unprocessable(
@@ -31,7 +32,7 @@ def below_a_root(path: str, roots: Sequence[Path]) -> Path:
             real = (real_root / path).resolve(strict=True)
         except (OSError, RuntimeError, ValueError):
             continue
-        if real.is_relative_to(real_root):
+        if real.is_relative_to(real_root) and (real.is_dir() or real.is_file()):
             return real
     raise Unprocessable(
         f"{path!r} is no folder or archive below one of the import roots "

@@ -7,25 +7,26 @@ both.
 
 from __future__ import annotations
 
-import os
-import threading
+import shutil
+import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from sqlalchemy import select, update
+from sqlalchemy import func, select, update
 from sqlalchemy.orm import Session
 
 from server.errors import NotFound
-from server.formats.pictures import Picture, PictureRefused, probe
+from server.formats.folder import FileRefused, open_regular
+from server.formats.pictures import Picture, PictureRefused
+from server.services.decoding import probe
 from server.store.blobs import Blob, BlobStore
 from server.store.models import Image, Project
 
 MAX_NAME_CHARACTERS = 500
-
-# A decoded picture may take hundreds of megabytes: as many at a time as there are cores.
-decoding = threading.BoundedSemaphore(os.cpu_count() or 1)
+# Characters that reorder the text around them: "gpj.exe" could be shown as "exe.jpg".
+_REORDERING = set("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
 
 
 class Refused(ValueError):
@@ -62,13 +63,13 @@ def clean_name(raw: str) -> str:
     slashed = raw.replace("\\", "/")
     parts = [part for part in slashed.split("/") if part not in ("", ".")]
     name = "/".join(parts)
-    if slashed.startswith("/") or slashed[1:3] == ":/":
+    if slashed.startswith("/") or _has_drive(slashed):
         raise Refused(f"{raw!r} is an absolute path: a relative one such as street/0017.jpg is due")
     if not name.strip() or slashed.endswith("/"):
         raise Refused(f"{raw!r} is no file name: a relative path such as street/0017.jpg is")
     if ".." in parts:
         raise Refused(f"{raw!r} leads out of its folder: a relative path without '..' is due")
-    if any(ord(character) < 32 or ord(character) == 127 for character in name):
+    if any(unicodedata.category(c) in ("Cc", "Zl", "Zp") or c in _REORDERING for c in name):
         raise Refused(f"{raw!r} holds a control character")
     # What a decoder leaves of bytes that are no UTF-8: two such names could not be told apart.
     if any(character == "\ufffd" or "\ud800" <= character <= "\udfff" for character in name):
@@ -90,21 +91,46 @@ def prepare(
         Refused: the name or the picture is not acceptable. Nothing was stored.
     """
     name = clean_name(raw_name)
+    if move:
+        return _looked_at(blobs, path, name, max_pixels)
+    # A copy first: what is decoded and what is stored must be the same bytes, whatever becomes of
+    # the file meanwhile.
+    with blobs.spool() as copy:
+        try:
+            with open_regular(path) as source:
+                shutil.copyfileobj(source, copy, 1 << 20)
+        except FileRefused as error:
+            raise Refused(str(error)) from None
+        copy.flush()
+        return _looked_at(blobs, Path(copy.name), name, max_pixels)
+
+
+def _looked_at(blobs: BlobStore, path: Path, name: str, max_pixels: int) -> Candidate:
+    """Store a file of ours if it is a picture."""
     try:
-        with decoding:
-            picture = probe(path, max_pixels)
+        picture = probe(path, max_pixels)
     except PictureRefused as error:
         raise Refused(str(error)) from None
-    return Candidate(name, blobs.put_file(path, move=move), picture)
+    return Candidate(name, blobs.put_file(path, move=True), picture)
+
+
+def _has_drive(path: str) -> bool:
+    """Whether Windows would see a drive in it: in `C:/a.jpg`, and in `C:a.jpg` as well."""
+    return path[1:2] == ":" and path[0].isascii() and path[0].isalpha()
 
 
 def add(
-    session: Session, project_id: str, split: str, candidates: Sequence[Candidate]
+    session: Session,
+    project_id: str,
+    split: str,
+    candidates: Sequence[Candidate],
+    *,
+    max_images: int,
 ) -> list[Added]:
     """Make images of prepared pictures, in their order; one answer for each.
 
     The same bytes again are a duplicate, unless the split differs; other bytes under a taken name
-    are rejected.
+    are rejected, and so is what would be more than `max_images` in the project.
 
     Raises:
         NotFound: the project is gone.
@@ -120,10 +146,18 @@ def add(
     if ordinal is None:
         raise NotFound(f"no project {project_id}")
     by_name, by_hash = _present(session, project_id, candidates)
+    room = _room(session, project_id, ordinal, len(candidates), max_images)
     answers: list[Added] = []
     for candidate in candidates:
         answer = _refusal_or_duplicate(candidate, split, by_name, by_hash)
+        if answer is None and room <= 0:
+            reason = (
+                f"the project holds {max_images} images, which is the most that is allowed here: "
+                "delete some, or go on in another project"
+            )
+            answer = Added(candidate.name, "rejected", None, reason)
         if answer is None:
+            room -= 1
             image = Image(
                 project_id=project_id,
                 ordinal=ordinal,
@@ -143,6 +177,16 @@ def add(
         answers.append(answer)
     session.execute(update(Project).where(Project.id == project_id).values(next_ordinal=ordinal))
     return answers
+
+
+def _room(
+    session: Session, project_id: str, ordinal: int, num_candidates: int, max_images: int
+) -> int:
+    """How many images more the project may hold; counted only where it may matter."""
+    if ordinal + num_candidates <= max_images:
+        return num_candidates
+    live = select(func.count()).where(Image.project_id == project_id, Image.deleted_at.is_(None))
+    return max_images - (session.scalar(live) or 0)
 
 
 def _present(

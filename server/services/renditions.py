@@ -5,23 +5,24 @@ from __future__ import annotations
 from typing import Literal
 
 from server.errors import NotFound
-from server.formats.pictures import PictureRefused, Rendition, display_rendition, thumbnail
-from server.services.intake import decoding
+from server.formats.pictures import PictureRefused, Rendition
+from server.services.decoding import rendition
 from server.store.blobs import BlobStore
 
 DISPLAY_SIDE = 2048
 
 
-def render(blobs: BlobStore, sha256: str, kind: Literal["display", "thumbnail"]) -> Rendition:
-    """Make a rendition of a stored picture.
+def render(
+    blobs: BlobStore, sha256: str, kind: Literal["display", "thumbnail"], max_pixels: int
+) -> Rendition:
+    """Make a rendition of a stored picture; `max_pixels` is what pictures may have at most.
 
     Raises:
         NotFound: its bytes are not on the disk, or are damaged there.
     """
     path = blobs.path(sha256)
     try:
-        with decoding:
-            return thumbnail(path) if kind == "thumbnail" else display_rendition(path, DISPLAY_SIDE)
+        return rendition(path, kind, max_pixels, DISPLAY_SIDE)
     except FileNotFoundError:
         raise NotFound(
             "the bytes of the image are not in the storage", code="blob_missing"

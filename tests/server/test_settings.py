@@ -79,3 +79,11 @@ def test_the_settings_show_neither_the_key_nor_the_databases_password(
     shown = repr(Settings())
     assert "top-secret" not in shown
     assert "hidden" not in shown
+
+
+def test_a_secret_may_come_as_a_file(tmp_path: Path) -> None:
+    (tmp_path / "miaod_admin_key").write_text("from a file\n")
+    read = Settings(_secrets_dir=tmp_path)
+    assert read.admin_key is not None
+    assert read.admin_key.get_secret_value() == "from a file"
+    assert "from a file" not in repr(read)

@@ -56,7 +56,7 @@ class Labels:
         Pillow.new("RGB", (40, 30), (self.number, 0, 0)).save(path)
         candidate = intake.prepare(self.blobs, path, name, max_pixels=10**6, move=False)
         with self.sessions.begin() as session:
-            (added,) = intake.add(session, project, split, [candidate])
+            (added,) = intake.add(session, project, split, [candidate], max_images=1000)
             assert added.id is not None, added.reason
             if boxes is not None:
                 revision = annotation_service.Revision(0, boxes, "ana")
