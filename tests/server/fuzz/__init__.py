@@ -73,7 +73,8 @@ def run(
     counts = data_dir / "requests.json"
     filled = world.fill(database_url, data_dir, role)
     world.write(filled.ids, data_dir / "world.json")
-    with running_server(data_dir, database_url) as url:
+    import_roots = str(world.import_root(data_dir))
+    with running_server(data_dir, database_url, MIAOD_IMPORT_ROOTS=import_roots) as url:
         command = [
             *(sys.executable, "-m", "schemathesis.cli", "--config-file", str(CONFIGURATION)),
             *("run", f"{url}/openapi.json"),

@@ -23,10 +23,11 @@ from tests.server.fuzz.world import Finder
 _ID = re.compile(r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
 _TOKEN = re.compile(r"[A-Za-z0-9_-]{1,64}")
 _TEXT = re.compile(r"[^\x00-\x1f\x7f]{1,200}")
+_IDEMPOTENCY_KEY = re.compile(r"[!-~]{1,255}")
 # What is well formed, of what is not an id.
 _FORMS = {
     "claim_token": _TOKEN,
-    **dict.fromkeys(("artifact", "action", "actor", "key"), _TEXT),
+    **dict.fromkeys(("artifact", "action", "actor", "key", "path"), _TEXT),
 }
 _KINDS = {"project": "project_id", "projects": "project_id", "cycle": "cycle_id"}
 # Longer than it takes to read what there is, and short enough for a thousand streams.
@@ -70,6 +71,10 @@ def before_call(context: Any, case: Any, kwargs: dict[str, Any]) -> None:
                 case.path_parameters[name] = new_id()
     if _phase(case) == "stateful":
         return
+    sent = case.headers.get("Idempotency-Key", "")
+    # Generated ones repeat each other, and a used one with another body is refused.
+    if _IDEMPOTENCY_KEY.fullmatch(sent) and _finder.sometimes():
+        case.headers["Idempotency-Key"] = new_id()
     for container in (case.path_parameters, case.query, case.body):
         if not isinstance(container, dict):
             continue
@@ -102,9 +107,13 @@ def _end_soon(query: Any) -> None:
 
 @schemathesis.hook
 def after_call(context: Any, case: Any, response: Any) -> None:
-    """Count the requests by phase and status."""
+    """Count the requests by phase and status, and note what came to be."""
+    operation = f"{case.method} {case.operation.path}"
     _requests[f"{_phase(case)} {response.status_code}"] += 1
-    _by_operation[f"{case.method} {case.operation.path} {response.status_code}"] += 1
+    _by_operation[f"{operation} {response.status_code}"] += 1
+    if operation == "POST /cycles" and response.status_code == 202:
+        # The project takes no other until somebody cancels it.
+        _finder.learn("cycle_id", response.json()["id"])
 
 
 @atexit.register
@@ -121,6 +130,10 @@ def _phase(case: Any) -> str:
 
 
 def _found(kind: str, value: Any, *, spare: bool) -> Any:
-    if not isinstance(value, str) or _FORMS.get(kind, _ID).fullmatch(value) is None:
+    if not isinstance(value, str):
+        return value
+    if kind in ("files", "archive"):
+        return _finder.file(kind) if _finder.sometimes() else value
+    if _FORMS.get(kind, _ID).fullmatch(value) is None:
         return value
     return _finder.replaced(kind, value, spare=spare)

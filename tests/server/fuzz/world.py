@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import io
 import json
 import random
+import tarfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from PIL import Image as Pillow
 from sqlalchemy.orm import Session, sessionmaker
 from starlette.testclient import TestClient
 
@@ -15,7 +18,7 @@ from server.main import create_app
 from server.services import keys
 from server.services.identity import Role
 from server.settings import Settings
-from tests.server.conftest import CLASSES, Pool, Scribe
+from tests.server.conftest import CLASSES, Pool, Scribe, picture_bytes
 
 BOXES = [{"class": "car", "x1": 1, "y1": 2, "x2": 11, "y2": 12}]
 METRICS = {"map50": 0.5, "map": 0.25, "per_class": [{"class": "car", "ap50": 0.5}]}
@@ -31,6 +34,11 @@ class World:
 
     ids: Ids
     key: str | None
+
+
+def import_root(data_dir: Path) -> Path:
+    """The folder that the server may import from."""
+    return data_dir / "import"
 
 
 def fill(database_url: str, data_dir: Path, role: Role | None) -> World:
@@ -52,11 +60,14 @@ def fill(database_url: str, data_dir: Path, role: Role | None) -> World:
             return Pool(client, answer.json()["id"])
 
         pool, scribe = create("street"), Scribe(context.sessions, context.blobs)
-        images = pool.upload(40) + pool.upload(4, split="val", start=40)
+        images, spare_images = pool.upload(40), pool.upload(10, start=60)
+        images += pool.upload(4, split="val", start=40)
+        client.patch(f"/projects/{pool.project}", json={"cycle_defaults": {"budget": 2}})
         first = pool.start_cycle(8)
         scribe.run(first)
-        for query in pool.queries():
-            pool.label(query["image"]["id"], BOXES)
+        labeled = [query["image"]["id"] for query in pool.queries()]
+        for image in labeled:
+            pool.label(image, BOXES)
         second = pool.start_cycle(20)
         scribe.report(cycle=second)
         scribe.run(second, METRICS)
@@ -64,19 +75,24 @@ def fill(database_url: str, data_dir: Path, role: Role | None) -> World:
         other = create("harbour")
         other_images = other.upload(6, start=50)
         waiting = other.start_cycle(2)
+        folder = import_root(data_dir) / "street"
+        folder.mkdir(parents=True)
+        (folder / "found.png").write_bytes(picture_bytes(80))
         ids = {
             "project_id": [pool.project, other.project],
             "spare_project_id": [create(f"spare {number}").project for number in range(20)],
-            "image_id": images[:30] + other_images,
-            "spare_image_id": images[30:40],
+            # Most labels stay: without any there is nothing to train on.
+            "image_id": [image for image in images if image not in labeled[2:]] + other_images,
+            "spare_image_id": spare_images,
             "cycle_id": [first, second, waiting],
             "model_id": [model["id"] for model in client.get("/models").json()["items"]],
             "artifact": ["config.json", "model.safetensors"],
+            "path": [str(folder)],
             "action": ["project_created", "key_created"],
         }
         key = None
         if role is not None:
-            key, key_ids = _make_keys(app.state.context.sessions, client, pool.project, role)
+            key, key_ids = _make_keys(context.sessions, client, pool.project, role)
             ids |= key_ids
         claim = {"project": pool.project, "limit": 5, "seconds": 86_400, "author": "ana"}
         ids["claim_token"] = [client.post("/queries/claim", json=claim).json()["claim_token"]]
@@ -128,6 +144,10 @@ class Finder:
         known = self._ids.get(kind)
         return self._random.choice(known) if known else None
 
+    def learn(self, kind: str, value: str) -> None:
+        """There is one more of this kind."""
+        self._ids[kind].append(value)
+
     def is_needed(self, kind: str, value: Any) -> bool:
         """Whether this is the id of something that must stay as it is."""
         return value in self._ids.get(kind, [])
@@ -135,6 +155,24 @@ class Finder:
     def sometimes(self) -> bool:
         """True in three of four cases; the fourth keeps its id and finds nothing."""
         return self._random.random() < 0.75
+
+    def file(self, kind: str) -> str:
+        """A picture, or an archive (kind `archive`) with one.
+
+        As text, because schemathesis takes what is none for a violation: none of its bytes, small
+        and uncompressed as it is, needs the eighth bit.
+        """
+        colour = (self._random.randrange(128), self._random.randrange(128), 77)
+        picture, archive = io.BytesIO(), io.BytesIO()
+        Pillow.new("RGB", (40, 30), colour).save(picture, "BMP", dpi=(1, 1))
+        if kind != "archive":
+            return picture.getvalue().decode("ascii")
+        with tarfile.open(fileobj=archive, mode="w") as tar:
+            member = tarfile.TarInfo("packed.bmp")
+            member.size = picture.tell()
+            picture.seek(0)
+            tar.addfile(member, picture)
+        return archive.getvalue().decode("ascii")
 
     def address(self) -> str:
         """The address of a client behind the proxy."""
