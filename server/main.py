@@ -5,11 +5,13 @@ from __future__ import annotations
 import threading
 from collections.abc import AsyncIterator, Iterator
 from contextlib import ExitStack, asynccontextmanager, contextmanager
+from os import PathLike
 from pathlib import Path
+from typing import Any
 
 import structlog
-from fastapi import Depends, FastAPI
-from fastapi.responses import FileResponse, RedirectResponse
+from fastapi import Depends, FastAPI, Response
+from fastapi.responses import FileResponse
 from fastapi.routing import APIRoute
 from fastapi.security import HTTPBearer
 from fastapi.staticfiles import StaticFiles
@@ -25,6 +27,7 @@ from server.routes import (
     imports,
     models,
     operations,
+    pages,
     projects,
     queries,
     uploads,
@@ -117,6 +120,7 @@ def create_app(settings: Settings | None = None, *, background: bool = False) ->
         models.router,
         exports.router,
         operations.router,
+        pages.router,
     ):
         app.include_router(router)
     _add_pages(app)
@@ -143,15 +147,25 @@ def _add_middleware(app: FastAPI, settings: Settings) -> None:
 
 
 def _add_pages(app: FastAPI) -> None:
-    app.mount("/static", StaticFiles(directory=STATIC), name="static")
+    app.mount("/static", _Static(directory=STATIC), name="static")
 
     @app.get("/docs", include_in_schema=False)
     def show_docs() -> FileResponse:
         return FileResponse(STATIC / "docs.html")
 
-    @app.get("/", include_in_schema=False)
-    def show_start() -> RedirectResponse:
-        return RedirectResponse("/docs")
+
+class _Static(StaticFiles):
+    """Our own files are asked for anew each time (mostly a 304): pages and modules of two versions
+    must not mix. Vendored ones have their version in the name and never change.
+    """
+
+    def file_response(self, full_path: str | PathLike[str], *args: Any, **more: Any) -> Response:
+        response = super().file_response(full_path, *args, **more)
+        vendored = Path(full_path).is_relative_to(STATIC / "vendor")
+        response.headers["Cache-Control"] = (
+            "public, max-age=31536000, immutable" if vendored else "no-cache"
+        )
+        return response
 
 
 @contextmanager

@@ -22,7 +22,9 @@ from server.handlers import error_response, request_id_of
 log = structlog.get_logger(__name__)
 
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
-_WITHOUT_KEY = {"/healthz", "/readyz"}
+_WITHOUT_KEY = {"/healthz", "/readyz", "/", "/app"}
+# Shells of pages and their files, which tell nothing of what the server holds.
+_WITHOUT_KEY_BELOW = ("/app/", "/static/")
 
 
 class RequestContextMiddleware:
@@ -90,7 +92,7 @@ class AdminKeyMiddleware:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Handles one connection."""
-        if scope["type"] != "http" or scope["path"] in _WITHOUT_KEY or self._is_known(scope):
+        if scope["type"] != "http" or _is_public(scope["path"]) or self._is_known(scope):
             await self.app(scope, receive, send)
             return
         answer = error_response(
@@ -151,6 +153,10 @@ class BodyLimitMiddleware:
             return message
 
         await self.app(scope, receive_limited, send)
+
+
+def _is_public(path: str) -> bool:
+    return path in _WITHOUT_KEY or path.startswith(_WITHOUT_KEY_BELOW)
 
 
 def _said(scope: Scope) -> dict[str, str]:

@@ -136,7 +136,7 @@ def test_trouble_of_the_machine_has_its_status(app: FastAPI, error: Exception, s
 
 
 def test_with_a_key_everything_but_health_is_closed_to_strangers(keyed: TestClient) -> None:
-    for path in ("/projects", "/docs", "/openapi.json", "/static/docs.js", "/nowhere", "/"):
+    for path in ("/projects", "/docs", "/openapi.json", "/nowhere", "/apples"):
         answer = keyed.get(path, follow_redirects=False)
         assert (answer.status_code, answer.json()["code"]) == (401, "unauthorized")
         assert answer.headers["www-authenticate"] == "Bearer"
@@ -197,7 +197,6 @@ def test_the_documentation_is_served_from_our_own_files_only(client: TestClient)
         assert client.get(link).status_code == 200, link
     assert "://" not in page.text
     assert '"/openapi.json"' in (STATIC / "docs.js").read_text()
-    assert client.get("/", follow_redirects=False).headers["location"] == "/docs"
 
 
 def test_vendored_files_carry_their_version_and_licence() -> None:
