@@ -28,6 +28,7 @@ from server.routes import (
     models,
     operations,
     pages,
+    presets,
     projects,
     queries,
     uploads,
@@ -119,6 +120,7 @@ def create_app(settings: Settings | None = None, *, background: bool = False) ->
         queries.router,
         models.router,
         exports.router,
+        presets.router,
         operations.router,
         pages.router,
     ):

@@ -17,6 +17,7 @@ from server.schemas.cycles import (
     Metrics,
     ScoreOut,
 )
+from server.schemas.histogram import BinOut, HistogramOut
 from server.schemas.images import (
     ImageOut,
     ImagePatch,
@@ -36,6 +37,7 @@ from server.schemas.imports import (
 )
 from server.schemas.models import ModelOut, ModelPatch
 from server.schemas.operations import CheckOut, HealthOut, ReadinessOut, WorkerOut
+from server.schemas.presets import PresetOut, PresetsOut, TrainingFieldOut
 from server.schemas.projects import (
     ProjectCountsOut,
     ProjectDetailOut,
@@ -54,15 +56,19 @@ from server.schemas.queries import (
     ReleaseIn,
     SkipIn,
 )
+from server.schemas.statistics import AuthorWorkOut, ClassCountOut, StatisticsOut
 
 __all__ = [
     "AnnotationIn",
     "AnnotationOut",
     "ArtifactOut",
+    "AuthorWorkOut",
+    "BinOut",
     "BoxModel",
     "CheckOut",
     "ClaimIn",
     "ClaimOut",
+    "ClassCountOut",
     "ClassMetrics",
     "CycleDefaults",
     "CycleEventOut",
@@ -76,6 +82,7 @@ __all__ = [
     "HealthOut",
     "HeartbeatIn",
     "HeartbeatOut",
+    "HistogramOut",
     "ImageOut",
     "ImagePatch",
     "ImagePredictionsOut",
@@ -90,6 +97,8 @@ __all__ = [
     "ModelPatch",
     "Page",
     "PredictionOut",
+    "PresetOut",
+    "PresetsOut",
     "ProjectCountsOut",
     "ProjectDetailOut",
     "ProjectIn",
@@ -103,6 +112,8 @@ __all__ = [
     "ScoreOut",
     "SkipIn",
     "Split",
+    "StatisticsOut",
+    "TrainingFieldOut",
     "UploadOut",
     "UploadedFile",
     "WorkerOut",
