@@ -77,5 +77,7 @@ def take_screenshot(page: Page, name: str) -> None:
     SCREENSHOTS.mkdir(parents=True, exist_ok=True)
     with Pillow.open(io.BytesIO(page.screenshot())) as picture:
         # 256 colours: a quarter of the bytes, and no difference that an eye would find.
-        small = picture.convert("RGB").quantize(256, dither=Pillow.Dither.NONE)
+        small = picture.convert("RGB").quantize(
+            256, method=Pillow.Quantize.MAXCOVERAGE, dither=Pillow.Dither.NONE
+        )
     small.save(SCREENSHOTS / f"{name}.png", optimize=True)

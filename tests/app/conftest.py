@@ -11,13 +11,14 @@ from typing import Any
 
 import pytest
 from miaod_client import Client
-from playwright.sync_api import Browser, BrowserContext, Page, sync_playwright
+from playwright.sync_api import Browser, BrowserContext, Page, expect, sync_playwright
 
 from examples.local_service import LocalService, free_port
 from tests.app.browsing import DESKTOP, Watch
 
 # A loaded machine may take its time; a test that passes never waits for so long.
 PATIENCE_MS = 30_000
+expect.set_options(timeout=PATIENCE_MS)
 
 _NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 _FLAGS = [
