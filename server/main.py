@@ -34,6 +34,7 @@ from server.routes import (
     models,
     operations,
     pages,
+    presets,
     projects,
     queries,
     session,
@@ -158,6 +159,7 @@ def create_app(settings: Settings | None = None, *, background: bool = False) ->
         session.router,
         keys.router,
         audit.router,
+        presets.router,
         operations.router,
         pages.router,
     ):
