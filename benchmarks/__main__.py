@@ -1,5 +1,7 @@
 """`make bench`: speed and memory of what users wait for, as ratios taken in one run.
 
+`python -m benchmarks pages` runs one of them.
+
 Absolute times depend on the machine and on what else it does; each figure therefore stands beside
 one of the same run that it can be compared with. Nothing here is asserted anywhere.
 """
@@ -13,7 +15,7 @@ import sys
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks import cycle, store, training
+from benchmarks import cycle, pages, store, training
 from benchmarks.rows import Row
 
 
@@ -24,7 +26,10 @@ def main() -> int:
         f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}"
     )
     table = Table("what", "median", "compared with", "ratio")
-    for benchmark in (training.run, store.run, cycle.run):
+    wanted = sys.argv[1:]
+    for benchmark in (training.run, store.run, cycle.run, pages.run):
+        if wanted and benchmark.__module__.rpartition(".")[2] not in wanted:
+            continue
         with console.status(f"{benchmark.__module__} …"):
             for row in benchmark():
                 add(table, row)

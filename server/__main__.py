@@ -19,6 +19,7 @@ import structlog
 import uvicorn
 from fastapi import FastAPI
 from pydantic import ValidationError
+from pydantic_settings import SettingsError
 from sqlalchemy import Engine
 from sqlalchemy.exc import SQLAlchemyError
 
@@ -70,6 +71,9 @@ def main(arguments: list[str] | None = None) -> int:
         for problem in error.errors():
             field = "_".join(str(part) for part in problem["loc"])
             _complain(f"MIAOD_{field.upper()}: {problem['msg']}")
+        return 1
+    except SettingsError as error:
+        _complain(f"a setting cannot be read: {error}: {error.__cause__}")
         return 1
     try:
         match chosen.command:

@@ -34,6 +34,7 @@ from server.routes import (
     models,
     operations,
     pages,
+    presets,
     projects,
     queries,
     session,
@@ -62,6 +63,20 @@ MAX_JSON_BYTES = 4_000_000
 # Boundaries, names and fields of a form, besides its files.
 _FORM_BYTES = 2_000_000
 _KEY_BYTES = 10_000
+
+# The documentation runs beside pages that are signed in: its own files, and nothing else.
+_DOCS_POLICY = "; ".join(
+    (
+        "default-src 'none'",
+        "script-src 'self'",
+        "style-src 'self' 'unsafe-inline'",
+        "img-src 'self' data: blob:",
+        "connect-src 'self'",
+        "base-uri 'none'",
+        "form-action 'none'",
+        "frame-ancestors 'none'",
+    )
+)
 
 _DESCRIPTION = """
 Active learning for object detection: upload images, start a cycle, label what it asks for, start
@@ -144,6 +159,7 @@ def create_app(settings: Settings | None = None, *, background: bool = False) ->
         session.router,
         keys.router,
         audit.router,
+        presets.router,
         operations.router,
         pages.router,
     ):
@@ -205,7 +221,7 @@ def _add_pages(app: FastAPI) -> None:
     @app.get("/docs", include_in_schema=False)
     @requires("anyone")
     def show_docs() -> FileResponse:
-        return FileResponse(STATIC / "docs.html")
+        return FileResponse(STATIC / "docs.html", headers={"Content-Security-Policy": _DOCS_POLICY})
 
 
 class _Static(StaticFiles):

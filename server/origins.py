@@ -13,6 +13,14 @@ from urllib.parse import urlsplit
 from starlette.datastructures import Headers
 
 _DEFAULT_PORTS = {"http": 80, "https": 443}
+_OF_PROXIES = (
+    "forwarded",
+    "via",
+    "x-forwarded-for",
+    "x-forwarded-host",
+    "x-forwarded-proto",
+    "x-real-ip",
+)
 
 Sender = Literal["own page", "another page", "no page"]
 
@@ -40,9 +48,13 @@ def is_sent_to_loopback(headers: Headers) -> bool:
     return host is not None and is_loopback(host)
 
 
-def is_forwarded(headers: Headers) -> bool:
-    """Whether a proxy passed the request on, so that its user may be anywhere."""
-    return any(name in headers for name in ("forwarded", "x-forwarded-for", "x-real-ip"))
+def is_forwarded(headers: Headers, http_version: str) -> bool:
+    """Whether a proxy passed the request on, so that its user may be anywhere.
+
+    HTTP/1.0 is spoken by no browser and by no program of ours, but by a proxy (nginx) that is told
+    nothing else, and which then sets none of the headers.
+    """
+    return http_version == "1.0" or any(name in headers for name in _OF_PROXIES)
 
 
 def sender(headers: Headers, allowed: Collection[str] = ()) -> Sender:

@@ -14,6 +14,8 @@ from server.store.database import default_database_url
 
 _ORIGIN = re.compile(r"https?://([a-z0-9.-]+|\[[0-9a-f:]+\])(:\d{1,5})?")
 SECRETS_DIR = Path("/run/secrets")
+# Shorter ones are found by trying, however slowly that goes; an empty one is found at once.
+MIN_ADMIN_KEY_CHARACTERS = 16
 
 
 class Settings(BaseSettings):
@@ -24,6 +26,7 @@ class Settings(BaseSettings):
         env_ignore_empty=True,
         # A setting that is secret may come as a file of its name, as containers get them.
         secrets_dir=SECRETS_DIR if SECRETS_DIR.is_dir() else None,
+        hide_input_in_errors=True,  # it may be a key
     )
 
     data_dir: Path = Field(
@@ -40,7 +43,8 @@ class Settings(BaseSettings):
         None,
         description=(
             "A key with the role admin, beside those in the database. Unset: on loopback the "
-            "server is open until there is a key; elsewhere the first start makes one."
+            "server is open until there is a key; elsewhere the first start makes one. It has "
+            "at least 16 characters."
         ),
     )
     cors_origins: Annotated[list[str], NoDecode] = Field(
@@ -71,6 +75,21 @@ class Settings(BaseSettings):
     )
     max_upload_files: int = Field(1000, gt=0, description="Files in one upload request.")
     max_project_images: int = Field(1_000_000, gt=0, description="Images that a project may hold.")
+
+    @field_validator("admin_key")
+    @classmethod
+    def _is_hard_to_guess(cls, value: SecretStr | None) -> SecretStr | None:
+        if value is None:
+            return None
+        # A header cannot tell blanks around a key, so none are part of it.
+        key = value.get_secret_value().strip()
+        if len(key) < MIN_ADMIN_KEY_CHARACTERS:
+            raise ValueError(
+                f"the key has {len(key)} characters, and at least {MIN_ADMIN_KEY_CHARACTERS} are "
+                "due, such as `openssl rand -hex 32` makes; with neither variable nor file a first "
+                "key is made"
+            )
+        return SecretStr(key)
 
     @field_validator("import_roots", mode="before")
     @classmethod

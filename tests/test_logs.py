@@ -12,6 +12,8 @@ import urllib.request
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 ROOT = Path(__file__).parents[1]
 Line = dict[str, Any]
 
@@ -95,6 +97,32 @@ def test_a_database_url_that_is_none_is_refused_without_being_shown() -> None:
         assert ended.returncode == 1
         assert "s3cr3t" not in ended.stderr + ended.stdout
         assert len(lines_of(ended.stderr)) == 1
+
+
+@pytest.mark.parametrize(
+    ("program", "settings"),
+    [
+        ("server.__main__", "server.settings:Settings"),
+        ("worker.__main__", "worker.settings:WorkerSettings"),
+    ],
+)
+def test_a_secret_file_that_cannot_be_read_is_refused_in_a_sentence(
+    program: str, settings: str, tmp_path: Path
+) -> None:
+    (tmp_path / "miaod_database_url").write_bytes(b"\xff")  # rights would not stop root
+    module, name = settings.split(":")
+    start = (
+        f"from {module} import {name} as Settings\n"
+        f"from {program} import main\n"
+        f"Settings.model_config['secrets_dir'] = {str(tmp_path)!r}\n"
+        "raise SystemExit(main())"
+    )
+    refused = run("-c", start)
+    assert refused.returncode == 1
+    [line] = lines_of(refused.stderr)
+    assert line["level"] == "error"
+    assert 'a setting cannot be read: error getting value for field "database_url"' in line["event"]
+    assert "can't decode byte 0xff" in line["event"]
 
 
 def test_every_line_of_a_request_carries_its_id_and_none_the_key(tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 import stamina
 import structlog
 from pydantic import ValidationError
+from pydantic_settings import SettingsError
 from sqlalchemy.exc import ArgumentError, OperationalError, SQLAlchemyError
 
 from server import logs
@@ -42,6 +43,10 @@ def main(command: Sequence[str] = CYCLE_COMMAND) -> int:
     except ValidationError as error:
         for problem in error.errors():
             log.error(problem["msg"], action="bad_setting", setting=problem["loc"])
+        return 1
+    except SettingsError as error:
+        sentence = f"a setting cannot be read: {error}: {error.__cause__}"
+        log.error(sentence, action="bad_setting")
         return 1
     try:
         engine = make_engine(

@@ -63,6 +63,37 @@ class Project(Record):
     counts: ProjectCounts | None = None
 
 
+class ClassCount(Record):
+    """How often a class stands in the current annotations of a project."""
+
+    class_name: str = Field(alias="class")
+    boxes: int
+    images: int
+
+
+class AuthorWork(Record):
+    """What somebody annotated; `images` and `boxes` count what of it is current.
+
+    `seconds_median` and `seconds_mean` are `None` where no client told how long it took.
+    """
+
+    author: str
+    annotations: int
+    images: int
+    boxes: int
+    seconds_median: float | None
+    seconds_mean: float | None
+    last_at: datetime
+
+
+class Statistics(Record):
+    """The labels of a project; `imported` images have theirs from an import."""
+
+    classes: list[ClassCount]
+    authors: list[AuthorWork]
+    imported: int
+
+
 class Image(Record):
     """An image; `width` and `height` are those of the upright picture."""
 
@@ -342,6 +373,49 @@ class Score(Record):
     rank: int
     uncertainty: float | None
     image: ScoredImage
+
+
+class HistogramBin(Record):
+    """Images with an uncertainty from `low` to below `high`, and how many of them were selected."""
+
+    low: float
+    high: float
+    images: int
+    selected: int
+
+
+class Histogram(Record):
+    """How uncertain a cycle was of the pool; `unscored` images have no uncertainty."""
+
+    cycle: str
+    bins: list[HistogramBin]
+    unscored: int
+
+
+class Preset(Record):
+    """A training preset; `training` holds the value of every field."""
+
+    name: str
+    training: dict[str, Any]
+
+
+class TrainingField(Record):
+    """A field of the training configuration, with its range or choices if it has any."""
+
+    name: str
+    type: str
+    description: str
+    minimum: float | None = None
+    maximum: float | None = None
+    choices: list[str | int] | None = None
+
+
+class Presets(Record):
+    """The presets, the one that is taken where none is named, and every field."""
+
+    default: str
+    items: list[Preset]
+    fields: list[TrainingField]
 
 
 class Artifact(Record):

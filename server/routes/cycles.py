@@ -17,11 +17,12 @@ from server.schemas import (
     CycleOut,
     CycleState,
     EntityId,
+    HistogramOut,
     Page,
     ScoreOut,
 )
 from server.schemas.common import errors, stored
-from server.services import audit, cycles
+from server.services import audit, cycles, histogram
 
 router = APIRouter(prefix="/cycles", tags=["cycles"], route_class=IdempotentRoute)
 
@@ -117,6 +118,23 @@ def list_cycle_scores(cycle_id: EntityId, session: ReadSessionDep, page: PageDep
     """
     found = cycles.scores(session, cycle_id, page).map(ScoreOut.of)
     return Page[ScoreOut].model_validate(found, from_attributes=True)
+
+
+@router.get("/{cycle_id}/histogram", responses=errors(404, 409))
+@requires("viewer")
+def get_cycle_histogram(
+    cycle_id: EntityId,
+    context: ContextDep,
+    bins: Annotated[int, Query(ge=1, le=500, description="How many bins.")] = 40,
+) -> HistogramOut:
+    """Read how the uncertainties of the pool are distributed, and where the selection lies in them.
+
+    Of any succeeded cycle, superseded or not. 409 `not_succeeded` until it has succeeded.
+    """
+    # Closed before the scores are read from the storage.
+    with context.reading() as session:
+        found = histogram.find(session, cycle_id)
+    return HistogramOut.of(cycle_id, histogram.count(context.blobs, found, bins))
 
 
 @router.get("/{cycle_id}/artifacts", responses=errors(404))

@@ -17,6 +17,12 @@ from server.access import RoleRoute, requires
 router = APIRouter(include_in_schema=False, route_class=RoleRoute)
 
 _TEMPLATES = Jinja2Templates(Path(__file__).parent.parent / "templates")
+_STATIC = Path(__file__).parent.parent / "static"
+
+# Named in the shell, so that a browser fetches them at once and not import by import.
+_TEMPLATES.env.globals["dashboard_modules"] = sorted(
+    path.name for path in (_STATIC / "app" / "dashboard").glob("*.js")
+)
 
 _POLICY = "; ".join(
     (

@@ -19,9 +19,10 @@ from server.schemas import (
     ProjectOut,
     ProjectPatch,
     ReviewOut,
+    StatisticsOut,
 )
 from server.schemas.common import Name, errors
-from server.services import projects, review
+from server.services import projects, review, statistics
 
 router = APIRouter(prefix="/projects", tags=["projects"], route_class=IdempotentRoute)
 
@@ -68,6 +69,13 @@ def get_project(project_id: EntityId, session: ReadSessionDep) -> ProjectDetailO
     return ProjectDetailOut.detail(
         projects.view(session, project), projects.counts(session, project_id)
     )
+
+
+@router.get("/{project_id}/statistics", responses=errors(404))
+@requires("viewer")
+def get_project_statistics(project_id: EntityId, session: ReadSessionDep) -> StatisticsOut:
+    """Count a project's labels: boxes per class, and who annotated how much and how fast."""
+    return StatisticsOut.of(statistics.of_project(session, project_id))
 
 
 @router.patch("/{project_id}", responses=errors(404, 409))

@@ -39,6 +39,7 @@ _FORM: dict[str, Any] = {
             "multipart/form-data": {
                 "schema": {
                     "type": "object",
+                    "additionalProperties": False,
                     "required": ["project", "files"],
                     "properties": {
                         "project": {
@@ -57,6 +58,7 @@ _FORM: dict[str, Any] = {
                         },
                         "files": {
                             "type": "array",
+                            "minItems": 1,
                             "items": {
                                 "type": "string",
                                 "contentMediaType": "application/octet-stream",

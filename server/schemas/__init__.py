@@ -18,6 +18,7 @@ from server.schemas.cycles import (
     Metrics,
     ScoreOut,
 )
+from server.schemas.histogram import BinOut, HistogramOut
 from server.schemas.images import (
     ImageOut,
     ImagePatch,
@@ -38,6 +39,7 @@ from server.schemas.imports import (
 from server.schemas.keys import KeyCreatedOut, KeyIn, KeyOut, KeyPatch
 from server.schemas.models import ModelOut, ModelPatch
 from server.schemas.operations import CheckOut, HealthOut, ReadinessOut, WorkerOut
+from server.schemas.presets import PresetOut, PresetsOut, TrainingFieldOut
 from server.schemas.projects import (
     ProjectCountsOut,
     ProjectDetailOut,
@@ -58,16 +60,20 @@ from server.schemas.queries import (
 )
 from server.schemas.review import DoubtOut, ReviewOut
 from server.schemas.session import SessionOut, SignInIn, UserOut
+from server.schemas.statistics import AuthorWorkOut, ClassCountOut, StatisticsOut
 
 __all__ = [
     "AnnotationIn",
     "AnnotationOut",
     "ArtifactOut",
     "AuditEntryOut",
+    "AuthorWorkOut",
+    "BinOut",
     "BoxModel",
     "CheckOut",
     "ClaimIn",
     "ClaimOut",
+    "ClassCountOut",
     "ClassMetrics",
     "CycleDefaults",
     "CycleEventOut",
@@ -82,6 +88,7 @@ __all__ = [
     "HealthOut",
     "HeartbeatIn",
     "HeartbeatOut",
+    "HistogramOut",
     "ImageOut",
     "ImagePatch",
     "ImagePredictionsOut",
@@ -100,6 +107,8 @@ __all__ = [
     "ModelPatch",
     "Page",
     "PredictionOut",
+    "PresetOut",
+    "PresetsOut",
     "ProjectCountsOut",
     "ProjectDetailOut",
     "ProjectIn",
@@ -116,6 +125,8 @@ __all__ = [
     "SignInIn",
     "SkipIn",
     "Split",
+    "StatisticsOut",
+    "TrainingFieldOut",
     "UploadOut",
     "UploadedFile",
     "UserOut",

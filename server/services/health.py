@@ -105,7 +105,8 @@ def _schema(engine: Engine) -> Check:
     try:
         check_revision(engine)
     except WrongRevision as error:
-        return Check(False, str(error))
+        # Anybody may ask: where the database is, and as whom it is opened, is not theirs to know.
+        return Check(False, f"the database {error.problem}")
     except SQLAlchemyError as error:
         return Check(False, f"the revision cannot be read ({type(error).__name__})")
     return Check(True, "the schema is this program's")

@@ -23,7 +23,14 @@ from server.services.identity import (
 )
 from server.services.paging import PageOf, PageRequest, SortKey, paginate
 from server.store.ids import new_id
-from server.store.models import ApiKey, ApiKeyProject, Project, WebSession, utc_now
+from server.store.models import (
+    ApiKey,
+    ApiKeyProject,
+    IdempotencyKey,
+    Project,
+    WebSession,
+    utc_now,
+)
 
 log = structlog.get_logger(__name__)
 
@@ -164,6 +171,8 @@ def change(
     if projects is not None or all_projects:
         key.all_projects = all_projects
         session.execute(delete(ApiKeyProject).where(ApiKeyProject.key_id == key.id))
+        # What it was answered tells of the projects that it had.
+        session.execute(delete(IdempotencyKey).where(IdempotencyKey.principal == key.id))
         _give(session, key, None if all_projects else projects)
     view = get(session, key_id)
     audit.record(

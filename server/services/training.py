@@ -39,6 +39,12 @@ def presets() -> tuple[str, ...]:
     return tuple(_document()["presets"])
 
 
+def fields() -> dict[str, dict[str, Any]]:
+    """Each field of the configuration: type, description, and its range or choices, if any."""
+    found: dict[str, dict[str, Any]] = _document()["fields"]
+    return found
+
+
 def resolve(training: Json, default_preset: str) -> Json:
     """Every field of the configuration, and `preset`.
 

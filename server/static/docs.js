@@ -5,6 +5,6 @@ SwaggerUIBundle({
   deepLinking: true,
   docExpansion: "list",
   displayRequestDuration: true,
-  persistAuthorization: true,
+  persistAuthorization: false,
   validatorUrl: null,
 });

@@ -60,7 +60,15 @@ MIGRATIONS_DIR = Path(__file__).resolve().parents[2] / "migrations"
 
 
 class WrongRevision(Exception):
-    """The database's schema is not the one this program was written for; says what to do."""
+    """The database's schema is not the one this program was written for; says what to do.
+
+    Its sentence names the database, host and user included; `problem` is the rest of it.
+    """
+
+    def __init__(self, where: str, problem: str) -> None:
+        """Keep both."""
+        super().__init__(f"{where} {problem}")
+        self.problem = problem
 
 
 def default_database_url(data_dir: Path) -> str:
@@ -84,7 +92,13 @@ def make_engine(url: str, *, idle_transaction_seconds: float = 600.0) -> Engine:
     parsed = make_url(url)
     backend = parsed.drivername.partition("+")[0]
     # A connection for each of the server's 40 threads, so that no request waits for another's.
-    options: dict[str, Any] = {"json_serializer": _strict_json, "pool_size": 10, "max_overflow": 35}
+    options: dict[str, Any] = {
+        "json_serializer": _strict_json,
+        "pool_size": 10,
+        "max_overflow": 35,
+        # An error's text goes into the log: without hashes of keys, claim tokens and labels.
+        "hide_parameters": True,
+    }
     if backend in ("postgresql", "postgres"):
         engine = create_engine(
             parsed.set(drivername="postgresql+psycopg"),
@@ -264,13 +278,14 @@ def check_revision(engine: Engine) -> None:
         return
     where = engine.url.render_as_string(hide_password=True)
     if found is None:
-        raise WrongRevision(f"{where} has no tables yet: run `python -m server migrate`")
+        raise WrongRevision(where, "has no tables yet: run `python -m server migrate`")
     if found in {revision.revision for revision in script.walk_revisions()}:
         raise WrongRevision(
-            f"{where} is at revision {found}, this program needs {wanted}:"
-            " run `python -m server migrate`"
+            where,
+            f"is at revision {found}, this program needs {wanted}: run `python -m server migrate`",
         )
     raise WrongRevision(
-        f"{where} is at revision {found}, which this program (revision {wanted}) does not know:"
-        " it was migrated by a newer release; install that release"
+        where,
+        f"is at revision {found}, which this program (revision {wanted}) does not know: it was "
+        "migrated by a newer release; install that release",
     )

@@ -67,6 +67,22 @@ def test_a_table_goes_to_stdout_and_is_never_cut_when_piped(project_json: dict[s
     assert result.stderr == ""
 
 
+def test_the_labels_of_a_project_are_counted_in_two_tables() -> None:
+    work = {"author": "ana", "annotations": 3, "images": 2, "boxes": 9, "seconds_median": 4.5}
+    statistics = {
+        "classes": [{"class": "car", "boxes": 9, "images": 2}],
+        "authors": [{**work, "seconds_mean": 5.0, "last_at": "2026-11-23T08:00:00Z"}],
+        "imported": 7,
+    }
+    server = Server({f"GET /projects/{PROJECT_ID}/statistics": statistics})
+    result = run(server, "projects", "statistics", PROJECT_ID)
+    assert result.exit_code == 0, result.stderr
+    assert ["car", "9", "2"] in [line.split() for line in result.stdout.splitlines()]
+    assert any(line.startswith("ana") and "4.5" in line for line in result.stdout.splitlines())
+    assert "7 images have their labels from an import" in result.stderr
+    assert json.loads(run(server, "projects", "statistics", PROJECT_ID, "--json").stdout)
+
+
 def test_json_is_one_document_with_every_field_of_the_server(project_json: dict[str, Any]) -> None:
     server = Server({"GET /projects": page({**project_json, "new_field": 1})})
     result = run(server, "projects", "list", "--json")

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
+import numpy as np
 import pytest
 from fastapi import FastAPI
 from PIL import Image as Pillow
@@ -177,6 +178,19 @@ class Scribe:
                     weights.sha256,
                     weights.num_bytes,
                     "application/octet-stream",
+                )
+            )
+            scores = io.BytesIO()
+            count = len(snapshot.unlabeled)
+            np.savez(
+                scores,
+                ordinal=np.array([image.ordinal for image in snapshot.unlabeled], dtype=np.int64),
+                uncertainty=1 / np.arange(1, count + 1),
+            )
+            stored = self.blobs.put_bytes(scores.getvalue())
+            artifacts.append(
+                ArtifactRecord(
+                    "scores.npz", stored.sha256, stored.num_bytes, "application/octet-stream"
                 )
             )
         config = self.blobs.put_bytes(b'{"cycle": "%s"}' % cycle_id.encode())

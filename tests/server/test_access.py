@@ -16,6 +16,7 @@ from pydantic import SecretStr
 from sqlalchemy import func, select, update
 from sqlalchemy.orm import Session, sessionmaker
 from starlette.testclient import TestClient
+from starlette.types import Receive, Scope, Send
 from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 
 from server.access import RoleRoute, requires
@@ -84,9 +85,23 @@ def test_the_open_server_does_not_answer_to_a_name_that_was_made_to_point_at_it(
     assert "python -m server keys create" in answer.json()["detail"]
 
 
-@pytest.mark.parametrize("header", ["X-Forwarded-For", "Forwarded", "X-Real-IP"])
+@pytest.mark.parametrize(
+    "header", ["X-Forwarded-For", "X-Forwarded-Proto", "Forwarded", "X-Real-IP", "Via"]
+)
 def test_the_open_server_is_not_open_through_a_proxy(client: TestClient, header: str) -> None:
     answer = client.get("/projects", headers={header: "203.0.113.9"})
+    assert (answer.status_code, answer.json()["code"]) == (403, "not_local")
+
+
+def test_the_open_server_is_not_open_through_a_proxy_that_says_nothing_of_itself(
+    app: FastAPI,
+) -> None:
+    async def as_nginx_does(scope: Scope, receive: Receive, send: Send) -> None:
+        version = {"http_version": "1.0"} if scope["type"] == "http" else {}
+        await app({**scope, **version}, receive, send)
+
+    with TestClient(as_nginx_does, base_url=LOCAL) as client:
+        answer = client.get("/projects")
     assert (answer.status_code, answer.json()["code"]) == (403, "not_local")
 
 
@@ -329,6 +344,18 @@ def test_wrong_keys_are_slowed_down_and_right_ones_of_the_table_are_not(
             select(AuditEntry).where(AuditEntry.action == "authentication_throttled")
         )
     assert entry.detail == {"address": "testclient", "wrong_keys": FAILURES_PER_MINUTE}
+
+
+def test_nobody_locks_out_an_admin_key_that_cannot_be_found_by_trying(settings: Settings) -> None:
+    key = "0123456789abcdef" * 2
+    with_key = settings.model_copy(update={"host": "0.0.0.0", "admin_key": SecretStr(key)})
+    with TestClient(create_app(with_key), base_url=TEAM) as client:
+        for number in range(FAILURES_PER_MINUTE + 1):
+            refused = client.get("/projects", headers=bearer(f"wrong {number}"))
+        assert refused.status_code == 429
+        assert client.get("/projects", headers=bearer(key)).status_code == 200
+        assert client.post("/session", json={"key": key}).status_code == 200
+        assert client.get("/projects", headers=bearer("wrong")).status_code == 429
 
 
 # --- cookies

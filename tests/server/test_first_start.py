@@ -138,13 +138,13 @@ def test_with_a_key_in_the_settings_no_other_is_made(data_dir: Path, sqlite_temp
         f"sqlite:///{data_dir / 'miaod.db'}",
         data_dir,
         MIAOD_HOST="0.0.0.0",
-        MIAOD_ADMIN_KEY="open sesame",
+        MIAOD_ADMIN_KEY="open sesame, please",
     )
     with serving(settings) as process:
         said, url = said_until_up(process)
         assert not KEY.search(said)
         assert status(f"{url}/projects") == 401
-        assert status(f"{url}/projects", "open sesame") == 200
+        assert status(f"{url}/projects", "open sesame, please") == 200
 
 
 def test_the_operator_makes_lists_and_revokes_keys_without_one(

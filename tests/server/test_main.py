@@ -192,7 +192,13 @@ def test_the_documentation_is_served_from_our_own_files_only(client: TestClient)
         assert link.startswith("/static/"), link
         assert client.get(link).status_code == 200, link
     assert "://" not in page.text
-    assert '"/openapi.json"' in (STATIC / "docs.js").read_text()
+    script = (STATIC / "docs.js").read_text()
+    assert '"/openapi.json"' in script
+    # A key that is tried out there must not stay in the browser.
+    assert "persistAuthorization: false" in script
+    policy = page.headers["content-security-policy"]
+    assert "default-src 'none'; script-src 'self';" in policy
+    assert "frame-ancestors 'none'" in policy
 
 
 def test_vendored_files_carry_their_version_and_licence() -> None:

@@ -70,7 +70,7 @@ def test_a_thousand_retries_of_one_post_on_two_servers_make_one_cycle(
     database_url: str, data_dir: Path, project: str, sessions: sessionmaker[Session]
 ) -> None:
     storm = post("/cycles", {"project": project, "budget": 2}, "one-key")
-    bystander = b"GET /projects HTTP/1.1\r\nHost: miaod\r\nConnection: close\r\n\r\n"
+    bystander = b"GET /projects HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
 
     async def all_at_once(*urls: str) -> tuple[list[tuple[int, dict[str, str], bytes]], list[int]]:
         async with asyncio.timeout(PATIENCE_SECONDS):

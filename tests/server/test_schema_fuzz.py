@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
+from server.services.identity import Role
 from tests.server import fuzz
 
 # Another one finds other things: FUZZ_SEED=2 make fuzz
 SEED = int(os.environ.get("FUZZ_SEED", "1"))
-ADMIN_KEY = "s3cret"
 
 
 def check(outcome: fuzz.Outcome, at_least: int) -> None:
@@ -24,25 +24,25 @@ def check(outcome: fuzz.Outcome, at_least: int) -> None:
 
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize(
-    ("database_url", "key", "phases", "at_least"),
+    ("database_url", "role", "phases", "at_least"),
     [
-        ("sqlite", ADMIN_KEY, "examples,coverage", 1000),
+        ("sqlite", "admin", "examples,coverage", 1000),
         ("postgres", None, "examples,fuzzing,stateful", 300),
     ],
     indirect=["database_url"],
 )
 def test_a_running_server_keeps_to_its_document(
-    database_url: str, data_dir: Path, key: str | None, phases: str, at_least: int
+    database_url: str, data_dir: Path, role: Role | None, phases: str, at_least: int
 ) -> None:
-    outcome = fuzz.run(database_url, data_dir, key=key, seed=SEED, max_examples=4, phases=phases)
+    outcome = fuzz.run(database_url, data_dir, role=role, seed=SEED, max_examples=4, phases=phases)
     check(outcome, at_least)
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(7200)
-@pytest.mark.parametrize("key", [ADMIN_KEY, None], ids=["key", "open"])
+@pytest.mark.parametrize("role", ["admin", "engineer", None], ids=["admin", "engineer", "open"])
 def test_a_running_server_keeps_to_its_document_for_long(
-    database_url: str, data_dir: Path, key: str | None
+    database_url: str, data_dir: Path, role: Role | None
 ) -> None:
-    outcome = fuzz.run(database_url, data_dir, key=key, seed=SEED, max_examples=150)
+    outcome = fuzz.run(database_url, data_dir, role=role, seed=SEED, max_examples=60)
     check(outcome, 5000)

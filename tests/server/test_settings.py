@@ -74,16 +74,32 @@ def test_what_is_no_port_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_the_settings_show_neither_the_key_nor_the_databases_password(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setenv("MIAOD_ADMIN_KEY", "top-secret")
+    monkeypatch.setenv("MIAOD_ADMIN_KEY", "top-secret-of-ours")
     monkeypatch.setenv("MIAOD_DATABASE_URL", "postgresql+psycopg://me:hidden@db/miaod")
     shown = repr(Settings())
-    assert "top-secret" not in shown
+    assert "top-secret-of-ours" not in shown
     assert "hidden" not in shown
 
 
+@pytest.mark.parametrize("content", ["", "\n", "fifteen letters\n"])
+def test_an_admin_key_that_is_found_at_once_is_refused(tmp_path: Path, content: str) -> None:
+    # An empty file would be the key of whoever sends `Authorization: Bearer`.
+    (tmp_path / "miaod_admin_key").write_text(content)
+    with pytest.raises(ValidationError, match="at least 16 are due") as refused:
+        Settings(_secrets_dir=tmp_path)
+    assert "fifteen" not in str(refused.value)
+
+
+def test_blanks_around_an_admin_key_are_no_part_of_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MIAOD_ADMIN_KEY", " sixteen letters! ")
+    key = Settings().admin_key
+    assert key is not None
+    assert key.get_secret_value() == "sixteen letters!"
+
+
 def test_a_secret_may_come_as_a_file(tmp_path: Path) -> None:
-    (tmp_path / "miaod_admin_key").write_text("from a file\n")
+    (tmp_path / "miaod_admin_key").write_text("drawn at random, from a file\n")
     read = Settings(_secrets_dir=tmp_path)
     assert read.admin_key is not None
-    assert read.admin_key.get_secret_value() == "from a file"
-    assert "from a file" not in repr(read)
+    assert read.admin_key.get_secret_value() == "drawn at random, from a file"
+    assert "drawn at random, from a file" not in repr(read)

@@ -6,7 +6,13 @@ from typing import Annotated, Any
 
 import typer
 
-from miaod_client._cli.output import note, print_list, print_record
+from miaod_client._cli.output import (
+    note,
+    print_json,
+    print_list,
+    print_record,
+    print_table,
+)
 from miaod_client._cli.session import (
     JsonOption,
     LimitOption,
@@ -82,6 +88,37 @@ def show(ctx: typer.Context, project: ProjectArgument, as_json: JsonOption = Fal
     """Show a project and count its images."""
     with client_of(ctx) as client:
         print_record(client.projects.get(project_id(client, project)), as_json=as_json)
+
+
+@app.command()
+def statistics(ctx: typer.Context, project: ProjectArgument, as_json: JsonOption = False) -> None:
+    """Count its labels: boxes per class, and who annotated how much and how fast."""
+    with client_of(ctx) as client:
+        found = client.projects.statistics(project_id(client, project))
+    if as_json:
+        print_json(found)
+        return
+    print_table(
+        found.classes,
+        {
+            "CLASS": lambda row: row.class_name,
+            "BOXES": lambda row: row.boxes,
+            "IMAGES": lambda row: row.images,
+        },
+    )
+    print_table(
+        found.authors,
+        {
+            "AUTHOR": lambda row: row.author,
+            "ANNOTATIONS": lambda row: row.annotations,
+            "IMAGES": lambda row: row.images,
+            "BOXES": lambda row: row.boxes,
+            "MEDIAN SECONDS": lambda row: row.seconds_median,
+            "LAST": lambda row: row.last_at,
+        },
+    )
+    if found.imported:
+        note(f"{found.imported} images have their labels from an import")
 
 
 @app.command()

@@ -10,7 +10,16 @@ from miaod_client._errors import CycleCancelledError, CycleFailedError
 from miaod_client._following import follow
 from miaod_client._paging import DEFAULT_PAGE_SIZE, Page, Pager
 from miaod_client._resources.base import Resource, path_to, without_none
-from miaod_client._types import Artifact, Cycle, CycleEvent, CycleMetrics, CycleState, Score
+from miaod_client._types import (
+    Artifact,
+    Cycle,
+    CycleEvent,
+    CycleMetrics,
+    CycleState,
+    Histogram,
+    Presets,
+    Score,
+)
 from miaod_client._waiting import poll_until_final
 
 
@@ -165,6 +174,20 @@ class Cycles(Resource):
             limit=limit,
             page_size=page_size,
         )
+
+    def histogram(self, cycle_id: str, *, bins: int = 40) -> Histogram:
+        """How the uncertainties of the pool are distributed, and where its selection lies in that.
+
+        Raises:
+            ConflictError: it has not succeeded.
+        """
+        return self._transport.get(
+            Histogram, path_to("cycles", cycle_id, "histogram"), params={"bins": bins}
+        )
+
+    def presets(self) -> Presets:
+        """The training presets, and every field that a cycle may override."""
+        return self._transport.get(Presets, "/presets")
 
     def artifacts(self, cycle_id: str) -> Sequence[Artifact]:
         """The files it left behind."""

@@ -7,7 +7,7 @@ from typing import Any
 from miaod_client._paging import DEFAULT_PAGE_SIZE, Pager
 from miaod_client._resources.base import Resource, path_to, without_none
 from miaod_client._transport import parse
-from miaod_client._types import Doubt, Project, Review
+from miaod_client._types import Doubt, Project, Review, Statistics
 
 
 class Projects(Resource):
@@ -93,6 +93,10 @@ class Projects(Resource):
         )
         response = self._transport.request("PATCH", path_to("projects", project_id), json=body)
         return parse(Project, response)
+
+    def statistics(self, project_id: str) -> Statistics:
+        """What its labels amount to: boxes per class, who annotated how much and how fast."""
+        return self._transport.get(Statistics, path_to("projects", project_id, "statistics"))
 
     def delete(self, project_id: str) -> None:
         """Delete a project with all it holds; a cycle of it that runs is cancelled."""

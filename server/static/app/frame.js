@@ -35,8 +35,10 @@ export async function showProject(id) {
 export async function startPage(show) {
   const place = document.getElementById("page");
   try {
-    const found = await showUser();
-    const project = place.dataset.project ? await showProject(place.dataset.project) : null;
+    const [found, project] = await Promise.all([
+      showUser(),
+      place.dataset.project ? showProject(place.dataset.project) : null,
+    ]);
     await show(place, { session: found, project });
   } catch (error) {
     if (error.status === 401) return; // on the way to the sign-in page

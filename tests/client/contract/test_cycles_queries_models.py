@@ -57,6 +57,9 @@ def test_a_trained_cycle_shows_all_that_it_made(
     assert [(score.rank, score.image.name) for score in scores] == [
         (number, f"{number}.png") for number in range(1, 6)
     ]
+    assert client.cycles.histogram(trained.id, bins=5).cycle == trained.id
+    presets = client.cycles.presets()
+    assert presets.default in [preset.name for preset in presets.items]
     (artifact,) = client.cycles.artifacts(trained.id)
     path = client.cycles.download_artifact(trained.id, artifact.name, to=tmp_path)
     assert path.read_bytes() == b'{"step": 1}\n'

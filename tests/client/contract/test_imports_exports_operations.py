@@ -100,12 +100,14 @@ def test_workers_and_health_are_told(client: Client, trained: Cycle) -> None:
 
 def test_the_key_opens_a_server_that_has_one(tmp_path: Path, sqlite_template: Path) -> None:
     shutil.copyfile(sqlite_template, tmp_path / "miaod.db")
-    settings = Settings(data_dir=tmp_path, admin_key="open sesame")
+    settings = Settings(data_dir=tmp_path, admin_key="open sesame, please")
     with TestClient(create_app(settings)) as http:
         with pytest.raises(miaod_client.AuthenticationError):
             Client(http_client=http).projects.list().first()
         assert Client(http_client=http).health.live().status == "ok"
-        assert Client(http_client=http, api_key="open sesame").projects.list().first() is None
+        assert (
+            Client(http_client=http, api_key="open sesame, please").projects.list().first() is None
+        )
 
 
 def test_keys_are_made_changed_revoked_and_audited(http: TestClient, client: Client) -> None:

@@ -46,6 +46,17 @@ def test_refusals_come_with_their_class_and_code(client: Client, project: Projec
         client.projects.update(project.id, classes=["person", "car"])
 
 
+def test_labels_are_counted_by_class_and_author(
+    client: Client, project: Project, images: list[Image]
+) -> None:
+    client.annotations.put(images[0].id, boxes=[CAR], version=0, author="ana", seconds=4.0)
+    found = client.projects.statistics(project.id)
+    assert [(row.class_name, row.boxes) for row in found.classes] == [("car", 1), ("person", 0)]
+    (ana,) = found.authors
+    assert (ana.author, ana.images, ana.seconds_median) == ("ana", 1, 4.0)
+    assert found.imported == 0
+
+
 def test_projects_are_listed_page_by_page(client: Client) -> None:
     for number in range(5):
         client.projects.create(name=f"p{number}", classes=["a"])

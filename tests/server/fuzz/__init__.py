@@ -10,11 +10,13 @@ from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
+from server.services.identity import Role
 from tests.server.fuzz import world
 from tests.server.processes import ROOT, running_server
 
 # A schema cannot say that x2 exceeds x1: well-formed requests may be refused.
 EXCLUDED_CHECKS = "positive_data_acceptance"
+CONFIGURATION = Path(__file__).with_name("schemathesis.toml")
 REQUEST_SECONDS = 60
 
 
@@ -50,7 +52,7 @@ def run(
     database_url: str,
     data_dir: Path,
     *,
-    key: str | None,
+    role: Role | None,
     seed: int,
     max_examples: int,
     phases: str = "examples,coverage,fuzzing,stateful",
@@ -62,24 +64,26 @@ def run(
     Args:
         database_url: of the server.
         data_dir: of the server; logs and counts lie there afterwards.
-        key: the server's admin key, which most requests then carry; None: an open server.
+        role: of the key that most requests carry; None: an open server.
         seed: of everything that is generated.
         max_examples: for each operation and phase.
         phases: of schemathesis.
         max_seconds: stop there.
     """
     counts = data_dir / "requests.json"
-    world.write(world.fill(database_url, data_dir), data_dir / "world.json")
-    environment = {} if key is None else {"MIAOD_ADMIN_KEY": key}
-    with running_server(data_dir, database_url, **environment) as url:
+    filled = world.fill(database_url, data_dir, role)
+    world.write(filled.ids, data_dir / "world.json")
+    import_roots = str(world.import_root(data_dir))
+    with running_server(data_dir, database_url, MIAOD_IMPORT_ROOTS=import_roots) as url:
         command = [
-            *(sys.executable, "-m", "schemathesis.cli", "run", f"{url}/openapi.json"),
+            *(sys.executable, "-m", "schemathesis.cli", "--config-file", str(CONFIGURATION)),
+            *("run", f"{url}/openapi.json"),
             *("--exclude-checks", EXCLUDED_CHECKS, "--continue-on-failure", "--no-color"),
             *("--seed", str(seed), "--max-examples", str(max_examples), "--phases", phases),
             *("--request-timeout", str(REQUEST_SECONDS)),
             *("--generation-database", "none", "--suppress-health-check", "all"),
             *(("--max-time", str(max_seconds)) if max_seconds else ()),
-            *(("--header", f"Authorization: Bearer {key}") if key else ()),
+            *(("--header", f"Authorization: Bearer {filled.key}") if filled.key else ()),
         ]
         ended = subprocess.run(
             command,
@@ -92,7 +96,7 @@ def run(
                 "FUZZ_WORLD": str(data_dir / "world.json"),
                 "FUZZ_COUNTS": str(counts),
                 "FUZZ_SEED": str(seed),
-                "FUZZ_OPEN": "" if key else "1",
+                "FUZZ_OPEN": "" if filled.key else "1",
             },
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,

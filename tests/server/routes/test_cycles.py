@@ -395,7 +395,8 @@ def test_a_trained_cycle_shows_metrics_scores_artifacts_and_its_model(
     rest = client.get(f"{path}/scores", params={"limit": 2, "cursor": scores["next_cursor"]})
     assert [item["rank"] for item in rest.json()["items"]] == [3]
     artifacts = client.get(f"{path}/artifacts").json()["items"]
-    assert [artifact["name"] for artifact in artifacts] == ["config.json", "model.safetensors"]
+    names = ["config.json", "model.safetensors", "scores.npz"]
+    assert [artifact["name"] for artifact in artifacts] == names
     config = client.get(artifacts[0]["url"])
     assert config.json() == {"cycle": cycle_id}
     assert config.headers["content-type"] == "application/json"
@@ -403,9 +404,9 @@ def test_a_trained_cycle_shows_metrics_scores_artifacts_and_its_model(
     assert config.headers["etag"] == f'"{artifacts[0]["sha256"]}"'
     part = client.get(artifacts[0]["url"], headers={"Range": "bytes=0-0"})
     assert (part.status_code, part.content) == (206, b"{")
-    missing = client.get(f"{path}/artifacts/scores.npz")
+    missing = client.get(f"{path}/artifacts/notes.txt")
     assert missing.status_code == 404
-    assert "it has config.json, model.safetensors" in missing.json()["detail"]
+    assert "it has config.json, model.safetensors, scores.npz" in missing.json()["detail"]
     assert client.get(f"{path}/artifacts/..%2f..%2fmiaod.db").status_code in (404, 422)
 
 

@@ -109,6 +109,18 @@ def test_other_projects_count_from_the_next_request_on(admin: TestClient) -> Non
     assert answer.json()["name"] == "anna"
 
 
+def test_a_retry_tells_nothing_of_a_project_that_its_key_has_lost(admin: TestClient) -> None:
+    one, two = project(admin, "one"), project(admin, "two")
+    made = admin.post("/keys", json={"name": "ana", "role": "annotator", "projects": [one]}).json()
+    headers = {"Authorization": f"Bearer {made['key']}", "Idempotency-Key": "claim-1"}
+    claim = {"project": one}
+    first = admin.post("/queries/claim", json=claim, headers=headers)
+    again = admin.post("/queries/claim", json=claim, headers=headers)
+    assert (first.status_code, again.json()) == (200, first.json())
+    assert admin.patch(f"/keys/{made['id']}", json={"projects": [two]}).status_code == 200
+    assert admin.post("/queries/claim", json=claim, headers=headers).status_code == 404
+
+
 def test_a_key_of_a_project_that_is_gone_is_for_nothing_and_never_for_all(
     admin: TestClient, sessions: sessionmaker[Session]
 ) -> None:

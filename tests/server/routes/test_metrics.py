@@ -160,9 +160,11 @@ def test_without_the_database_the_process_tells_its_own_figures(
     data_dir: Path, tmp_path: Path
 ) -> None:
     nobody = "postgresql+psycopg://miaod@127.0.0.1:1/miaod"
-    key = SecretStr("sesame")  # one that no database has to be asked for
+    key = SecretStr("open sesame, please")  # one that no database has to be asked for
     settings = Settings(data_dir=data_dir, database_url=nobody, admin_key=key)
-    with TestClient(create_app(settings), headers={"Authorization": "Bearer sesame"}) as client:
+    with TestClient(
+        create_app(settings), headers={"Authorization": "Bearer open sesame, please"}
+    ) as client:
         client.get("/healthz")
         figures = read(client)
     assert value(figures, "miaod_database_up") == 0

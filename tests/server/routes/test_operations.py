@@ -60,6 +60,7 @@ def test_a_database_of_another_revision_is_not_ready(client: TestClient, context
     assert checks["database"]["ok"]
     assert not checks["schema"]["ok"]
     assert "9999" in checks["schema"]["detail"]
+    assert "://" not in checks["schema"]["detail"]  # where it is and as whom it is opened
 
 
 def test_a_data_folder_that_cannot_be_written_is_not_ready(

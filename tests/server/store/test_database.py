@@ -163,6 +163,15 @@ def test_a_reader_sees_one_state_from_its_first_statement_to_its_last(
         assert len(session.scalars(select(Project.name)).all()) == 2
 
 
+def test_an_error_of_the_database_does_not_say_what_was_to_be_stored(
+    sessions: sessionmaker[Session],
+) -> None:
+    with pytest.raises(DBAPIError) as failed, sessions.begin() as session:
+        session.execute(text("SELECT * FROM nowhere WHERE token = :token"), {"token": "s3cret"})
+    assert "nowhere" in str(failed.value)
+    assert "s3cret" not in str(failed.value)
+
+
 def test_a_rolled_back_transaction_leaves_nothing(sessions: sessionmaker[Session]) -> None:
     with sessions() as session:
         session.add(Project(name="street"))
