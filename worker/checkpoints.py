@@ -59,6 +59,8 @@ class Checkpoints:
         self._stop = stop
         self._saved_at = time.monotonic()
         self._cost = 0.0
+        # Gives the state as of the last pause, where that was not saved.
+        self._unsaved: Callable[[], State] | None = None
         self.seconds_spent = 0.0
         self.remark = ""
 
@@ -96,17 +98,25 @@ class Checkpoints:
             CycleStopped: the worker was told to stop.
             LeaseLost: the cycle is somebody else's by now.
         """
+        enough = self._cost * BORDER_WORTH if is_border else self._every_seconds
+        self._unsaved = make_state
+        self._pause(min(enough, self._every_seconds))
+
+    def pause_unchanged(self) -> None:
+        """A place where the state is as it was at the last `pause`, which may have put it off.
+
+        Raises:
+            CycleStopped: the worker was told to stop.
+            LeaseLost: the cycle is somebody else's by now.
+        """
+        self._pause(self._every_seconds)
+
+    def _pause(self, enough_seconds: float) -> None:
         stop = self._stop.is_set()
         waited = time.monotonic() - self._saved_at
-        enough = self._cost * BORDER_WORTH if is_border else self._every_seconds
-        if stop or waited >= min(enough, self._every_seconds):
-            self._save(make_state)
+        if self._unsaved is not None and (stop or waited >= enough_seconds):
+            self._save(self._unsaved)
         if stop:
-            raise CycleStopped
-
-    def stop_if_asked(self) -> None:
-        """A place where stopping is possible, but the state is not worth saving."""
-        if self._stop.is_set():
             raise CycleStopped
 
     def _save(self, make_state: Callable[[], State]) -> None:
@@ -115,6 +125,7 @@ class Checkpoints:
         torch.save({"format": FORMAT, **make_state()}, buffer)
         try:
             self._latest = self._records.save_checkpoint(buffer.getvalue(), self._latest)
+            self._unsaved = None
         except (OSError, DBAPIError) as error:
             if cause(error, self._records.data_dir) is None:
                 raise

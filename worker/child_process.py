@@ -13,6 +13,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from typing import Any
 
 from worker.progress import ProgressLines
@@ -93,12 +94,15 @@ class ChildProcess:
     def stop(self, grace_seconds: float) -> None:
         """End the process and all it started: SIGTERM, and SIGKILL after the grace.
 
-        One that has ended already may have left processes behind, which are killed.
+        Only the process itself gets SIGTERM: what it started reads pictures for it, which it may
+        just be waiting for, and cannot save its state before it has them. One that has ended
+        already may have left processes behind, which are killed.
         """
         if self.is_running():
-            self._signal_group(signal.SIGTERM)
+            self._process.terminate()
             self._wait(grace_seconds)
-        self._signal_group(signal.SIGKILL)
+        with suppress(ProcessLookupError):
+            os.killpg(self._process.pid, signal.SIGKILL)
         self._process.wait()
 
     def close(self) -> None:
@@ -121,12 +125,6 @@ class ChildProcess:
     def exit_code(self) -> int | None:
         """0 for a good end, negative for a signal, None while it runs."""
         return self._process.poll()
-
-    def _signal_group(self, number: signal.Signals) -> None:
-        try:
-            os.killpg(self._process.pid, number)
-        except ProcessLookupError:
-            return
 
     def _wait(self, seconds: float) -> None:
         try:

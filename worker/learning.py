@@ -371,11 +371,11 @@ class Learner:
         steps: int,
         losses: Mapping[str, float] | None = None,
     ) -> None:
-        self._checkpoints.stop_if_asked()
+        self._checkpoints.pause_unchanged()
         self._pace.step(stage, message, done=done, step=step, steps=steps, losses=losses)
 
     def _say(self, stage: str, message: str) -> None:
-        self._checkpoints.stop_if_asked()
+        self._checkpoints.pause_unchanged()
         self._pace.say(stage, message)
 
     @contextmanager

@@ -158,11 +158,12 @@ class Supervisor:
                     return _Ending("crashed", str(line["crashed"]))
                 self._presence.device = str(line.get("device", self._presence.device))
                 news.update((key, line[key]) for key in _TOLD if key in line)
+            # First: whoever stopped us may have stopped the child as well, as systemd does.
+            if self._stop.is_set():
+                return _Ending("stopped")
             if not was_running:
                 good = child.exit_code == 0
                 return _Ending("ended") if good else _Ending("crashed", child.how_it_ended())
-            if self._stop.is_set():
-                return _Ending("stopped")
             now = time.monotonic()
             if now - looked_at > self._settings.lease_seconds:
                 heard_at = now  # it was we who were frozen, most likely with the child

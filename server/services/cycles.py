@@ -219,6 +219,10 @@ def resume(session: Session, cycle_id: str) -> CycleView:
     if cycle.state in queue.ACTIVE and not cycle.cancel_requested:
         return _views(session, [cycle])[0]
     if cycle.state in queue.ACTIVE:
+        # Its worker may be gone by now, and nobody there to find that out.
+        queue.request_cancel(session, Cycle, cycle_id)
+        session.refresh(cycle)
+    if cycle.state in queue.ACTIVE:
         raise Conflict(
             f"cycle {cycle.number} is being cancelled: resume it when it is cancelled",
             code="cycle_active",

@@ -26,10 +26,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Engine, Table, func, insert, inspect, select, text, update
+from sqlalchemy import Engine, Table, func, insert, inspect, select, text
 from sqlalchemy.orm import Session
 
 from server import __version__
+from server.store import queue
 from server.store.blobs import BlobStore
 from server.store.database import check_revision, revision_of_program, session_factory, upgrade
 from server.store.models import Base, Cycle, Import, UtcDateTime
@@ -155,7 +156,8 @@ def restore(engine: Engine, blobs: BlobStore, folder: Path, name: str | None = N
             raise BackupRefused(
                 f"{backup} has {report.rows} rows, and its manifest says {manifest['rows']}"
             )
-        _queue_running_jobs(session)
+        for queued in (Cycle, Import):
+            queue.requeue_all(session, queued)
         _move_sequences_on(session)
     return report
 
@@ -299,17 +301,6 @@ def _require_empty(session: Session) -> None:
             raise BackupRefused(
                 f"the database has rows already (in {table.name}): restore into an empty one"
             )
-
-
-def _queue_running_jobs(session: Session) -> None:
-    """Whoever ran them is gone; that costs them no attempt."""
-    for table in (Cycle, Import):
-        session.execute(
-            update(table)
-            .where(table.state == "running")
-            .values(state="queued", worker_id=None, lease_until=None)
-            .execution_options(synchronize_session=False)
-        )
 
 
 def _move_sequences_on(session: Session) -> None:

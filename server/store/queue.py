@@ -56,7 +56,9 @@ class Lease:
         """What is true of the job's row as long as this lease stands."""
         return and_(
             self.table.id == self.job_id,
+            # Both: a database that came back as it was before a claim gives the same fence again.
             self.table.fence == self.fence,
+            self.table.worker_id == self.worker_id,
             self.table.state == "running",
         )
 
@@ -83,7 +85,7 @@ def claim(
         lease_seconds: for how long, unless renewed by `heartbeat`.
         *filters: further conditions that the job must meet.
     """
-    _settle_lapsed(session, table)
+    settle_lapsed(session, table)
     oldest = session.execute(
         select(table.id, table.state)
         .where(or_(table.state == "queued", _has_lapsed(table)), *filters)
@@ -256,8 +258,16 @@ def resume(session: Session, table: JobTable, job_id: str) -> bool:
     return bool(changed)
 
 
-def _settle_lapsed(session: Session, table: JobTable) -> None:
-    """Ends the lapsed jobs that must not be claimed again."""
+def requeue_all(session: Session, table: JobTable) -> None:
+    """Gives back every running job, without counting an attempt: whoever ran them is gone.
+
+    For a database that comes from a backup. Those that are to be cancelled become cancelled.
+    """
+    _change(session, table, table.state == "running", tell="state", **_back_in_the_queue(table))
+
+
+def settle_lapsed(session: Session, table: JobTable) -> None:
+    """Ends the lapsed jobs that must not be claimed again; for when nobody is there to claim."""
     doomed = or_(table.cancel_requested, table.attempts + 1 >= MAX_ATTEMPTS)
     lapsed = select(table.id).where(_has_lapsed(table), doomed).with_for_update(skip_locked=True)
     ended = _change(

@@ -34,7 +34,7 @@ from server.store.models import (
     Score,
     utc_now,
 )
-from server.store.queue import ACTIVE, request_cancel
+from server.store.queue import ACTIVE, request_cancel, settle_lapsed
 from server.store.references import named_blobs
 
 # Rows in one transaction.
@@ -74,6 +74,9 @@ def sweep(
 ) -> Swept:
     """Removes what is left over, and says how much.
 
+    First it ends the jobs that were to be cancelled, or were lost for the last time, and whose
+    holder is gone: a claim does that, and there may be no worker left to make one. Then go
+
     * deleted projects with all their rows, once none of their cycles and imports runs any more;
     * scores and predictions of claims that came to nothing and of superseded cycles;
     * lapsed claims on queries of superseded cycles, and those that were given back at the very
@@ -92,6 +95,9 @@ def sweep(
             While a cycle or an import runs, so does every file since its start.
     """
     swept = Swept()
+    for table in (Cycle, Import):
+        with sessions.begin() as session:
+            settle_lapsed(session, table)
     swept.projects = _purge_deleted_projects(sessions)
     swept.scores = _sweep_scores(sessions)
     swept.predictions = _sweep_predictions(sessions)

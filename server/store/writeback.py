@@ -65,7 +65,7 @@ def write_scores(
     rows: Iterable[tuple[str, int, float | None]],
     chunk: int = 2000,
 ) -> None:
-    """Writes the cycle's ranking, unseen until `publish`; writing a row again changes nothing.
+    """Writes the cycle's ranking, unseen until `publish`; a row written again is replaced.
 
     Args:
         sessions: makes writing sessions, one for each chunk.
@@ -359,9 +359,15 @@ def _write_chunks(
             record(session, lease)
             is_postgres = session.get_bind().dialect.name == "postgresql"
             dialect_insert = postgresql.insert if is_postgres else sqlite.insert
-            # A chunk whose commit was answered by a broken connection may be written again.
+            new: Any = dialect_insert(table)
+            # The last writing counts: an attempt that lost its storage goes back to its checkpoint
+            # under the same lease, and only some devices then compute the same once more.
             session.execute(
-                dialect_insert(table).on_conflict_do_nothing(), [{**key, **row} for row in part]
+                new.on_conflict_do_update(
+                    index_elements=[*key, "image_id"],
+                    set_={name: new.excluded[name] for name in part[0] if name != "image_id"},
+                ),
+                [{**key, **row} for row in part],
             )
 
 

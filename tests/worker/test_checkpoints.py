@@ -97,6 +97,39 @@ def test_a_border_never_waits_longer_than_any_other_place(
     assert len(clock.saved_at) == 2
 
 
+def test_what_was_not_saved_at_a_border_is_saved_later_where_nothing_has_changed(
+    checkpoints: Checkpoints, clock: Clock
+) -> None:
+    checkpoints.pause(state, is_border=True)
+    clock.now += 1
+    checkpoints.pause(state, is_border=True)
+    checkpoints.pause_unchanged()
+    assert len(clock.saved_at) == 1
+    clock.now += EVERY
+    checkpoints.pause_unchanged()
+    assert len(clock.saved_at) == 2
+    clock.now += EVERY
+    checkpoints.pause_unchanged()
+    assert len(clock.saved_at) == 2, "it is saved already"
+
+
+def test_whoever_is_told_to_stop_where_nothing_has_changed_saves_what_is_not_saved_yet(
+    checkpoints: Checkpoints, clock: Clock, stop: threading.Event
+) -> None:
+    stop.set()
+    with pytest.raises(CycleStopped):
+        checkpoints.pause_unchanged()
+    assert clock.saved_at == [], "there is no state yet"
+    stop.clear()
+    checkpoints.pause(state, is_border=True)
+    checkpoints.pause(state, is_border=True)
+    stop.set()
+    for _ in range(2):
+        with pytest.raises(CycleStopped):
+            checkpoints.pause_unchanged()
+        assert len(clock.saved_at) == 2
+
+
 def test_whoever_is_told_to_stop_saves_first_however_fresh_the_last_state_is(
     checkpoints: Checkpoints, clock: Clock, stop: threading.Event
 ) -> None:

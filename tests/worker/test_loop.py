@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 import structlog
@@ -22,6 +23,7 @@ from sqlalchemy.orm import Session, sessionmaker
 from server.store import queue
 from server.store.database import now_seconds
 from server.store.models import Cycle, CycleEvent, Worker
+from worker.child_process import ChildProcess
 from worker.loop import Supervisor
 from worker.settings import WorkerSettings
 
@@ -403,6 +405,52 @@ time.sleep(60)
         sleeper = written(pid_file)
         eventually(lambda: not alive(sleeper))
     assert read_cycle(queued_cycle).error is None
+
+
+def test_who_reads_for_a_child_is_not_stopped_before_it(
+    settings: WorkerSettings,
+    sessions: sessionmaker[Session],
+    queued_cycle: str,
+    read_cycle: ReadCycle,
+    tmp_path: Path,
+) -> None:
+    pid_file, seen_file = tmp_path / "pid", tmp_path / "seen"
+    body = f"""
+import subprocess
+reader = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
+def save_and_leave(*_):
+    try:
+        seen = reader.wait(1)
+    except subprocess.TimeoutExpired:
+        seen = "alive"
+    open({str(seen_file)!r}, "w").write(str(seen))
+    sys.exit(1)
+signal.signal(signal.SIGTERM, save_and_leave)
+open({str(pid_file)!r}, "w").write(str(reader.pid))
+while True: time.sleep(1)
+"""
+    with running(settings, sessions, child(body)):
+        eventually(lambda: written(pid_file) > 0)
+    assert seen_file.read_text() == "alive"
+    assert not alive(written(pid_file))
+    assert read_cycle(queued_cycle).state == "queued"
+
+
+def test_a_child_that_was_stopped_together_with_its_worker_has_lost_no_attempt(
+    settings: WorkerSettings,
+    sessions: sessionmaker[Session],
+    queued_cycle: str,
+    read_cycle: ReadCycle,
+) -> None:
+    class StoppedWithItsChild(Supervisor):
+        def _watch(self, child: ChildProcess, lease: queue.Lease) -> Any:
+            child.stop(0.0)
+            self.stop()
+            return super()._watch(child, lease)
+
+    StoppedWithItsChild(settings, sessions, child("time.sleep(60)")).run()
+    cycle = read_cycle(queued_cycle)
+    assert (cycle.state, cycle.attempts) == ("queued", 0)
 
 
 def test_what_a_crashed_child_leaves_behind_is_killed(

@@ -297,6 +297,21 @@ def test_a_failed_or_cancelled_cycle_is_taken_up_where_it_was(
             assert (row.attempts, row.checkpoint_sha256) == (0, "c" * 64)
 
 
+def test_a_cycle_whose_worker_died_before_it_could_cancel_it_can_be_resumed(
+    client: TestClient, pool: Pool, context: Context
+) -> None:
+    pool.upload(3)
+    cycle_id = pool.start_cycle(budget=1)
+    with context.sessions.begin() as session:
+        lease = queue.claim(session, Cycle, "w", 60)
+        assert lease is not None
+    assert client.post(f"/cycles/{cycle_id}/cancel").json()["state"] == "running"
+    with context.sessions.begin() as session:
+        queue.heartbeat(session, lease, -1.0)
+    resumed = client.post(f"/cycles/{cycle_id}/resume")
+    assert (resumed.status_code, resumed.json()["state"]) == (202, "queued")
+
+
 def test_what_cannot_be_resumed_is_refused_with_the_reason(
     client: TestClient, pool: Pool, scribe: Scribe, context: Context
 ) -> None:

@@ -16,7 +16,7 @@ from server.store import counters, queue
 from server.store.backup import BackupRefused, back_up, restore, verify
 from server.store.blobs import BlobStore
 from server.store.database import make_engine, session_factory, upgrade
-from server.store.models import Base, Cycle, Image, Project
+from server.store.models import Base, Cycle, CycleEvent, Image, Project
 from server.store.references import NAMING
 from server.store.sweep import sweep
 
@@ -81,9 +81,27 @@ def test_jobs_that_ran_are_queued_again_and_have_lost_no_attempt(
     with session_factory(other).begin() as session:
         [cycle] = session.scalars(select(Cycle))
         assert (cycle.state, cycle.attempts, cycle.worker_id) == ("queued", 0, None)
+        told = session.scalars(select(CycleEvent).order_by(CycleEvent.seq)).all()
+        assert [event.data["state"] for event in told] == ["running", "queued"]
+        assert told[-1].seq == cycle.event_seq
         lease = queue.claim(session, Cycle, "w", 60.0)
         assert lease is not None
         assert lease.fence == fence + 1
+    other.dispose()
+
+
+def test_a_job_that_was_to_be_cancelled_when_the_backup_was_made_is_cancelled(
+    world: Any, filled: str, engine: Engine, blobs: BlobStore, folder: Path, tmp_path: Path
+) -> None:
+    world.claim()
+    with world.sessions.begin() as session:
+        [cycle_id] = session.scalars(select(Cycle.id))
+        assert queue.request_cancel(session, Cycle, cycle_id) == "running"
+    back_up(engine, blobs, folder)
+    other = make_engine(f"sqlite:///{tmp_path / 'new' / 'miaod.db'}")
+    restore(other, BlobStore(tmp_path / "new"), folder)
+    with session_factory(other).begin() as session:
+        assert session.get_one(Cycle, cycle_id).state == "cancelled"
     other.dispose()
 
 

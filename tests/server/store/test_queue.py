@@ -11,7 +11,7 @@ import time
 from typing import Any
 
 import pytest
-from sqlalchemy import Engine
+from sqlalchemy import Engine, update
 from sqlalchemy.orm import Session, sessionmaker
 
 from server.store import queue
@@ -262,6 +262,20 @@ def test_a_worker_that_comes_back_late_loses_its_lease_and_writes_nothing(
     with pytest.raises(LeaseLost, match="worker-1 no longer holds it"), world.sessions.begin() as s:
         write(s, late)
     assert vars_of(world.get(Cycle, cycle_id)) == before
+
+
+def test_of_two_claims_with_one_fence_only_the_one_that_the_row_knows_stands(world: Any) -> None:
+    cycle_id = world.cycle(world.project())
+    forgotten = world.claim(worker_id="worker-1")
+    with world.sessions.begin() as session:  # a backup, or a standby that had not heard of it yet
+        session.execute(update(Cycle).values(state="queued", fence=0, worker_id=None))
+    known = world.claim(worker_id="worker-2")
+    assert known.fence == forgotten.fence
+    with pytest.raises(LeaseLost), world.sessions.begin() as session:
+        queue.finish(session, forgotten)
+    with world.sessions.begin() as session:
+        queue.finish(session, known)
+    assert world.get(Cycle, cycle_id).worker_id == "worker-2"
 
 
 @pytest.mark.parametrize("end", ["finish", "fail", "cancelled"])

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from sqlalchemy import update
 
 from server.store import queue, sweep, writeback
 from server.store.blobs import BlobStore
@@ -40,6 +41,33 @@ def _small_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def swept(world: Any, blobs: BlobStore, older_than_seconds: float = 3600.0) -> Swept:
     return sweep.sweep(world.sessions, blobs, older_than_seconds)
+
+
+@pytest.mark.parametrize("table", [Cycle, Import])
+def test_a_lapsed_job_that_nobody_may_claim_again_is_ended_though_nobody_asks_for_work(
+    world: Any, blobs: BlobStore, table: queue.JobTable
+) -> None:
+    def lapsed(**values: Any) -> str:
+        project_id = world.project()
+        job_id: str = (
+            world.cycle(project_id) if table is Cycle else world.import_job(project_id, path="/x")
+        )
+        with world.sessions.begin() as session:
+            session.execute(
+                update(table)
+                .where(table.id == job_id)
+                .values(state="running", lease_until=1.0, **values)
+            )
+        return job_id
+
+    cancelled, given_up = lapsed(cancel_requested=True), lapsed(attempts=queue.MAX_ATTEMPTS - 1)
+    to_be_claimed = lapsed()
+    swept(world, blobs)
+    assert [world.get(table, id).state for id in (cancelled, given_up, to_be_claimed)] == [
+        "cancelled",
+        "failed",
+        "running",
+    ]
 
 
 def old_blob(blobs: BlobStore, text: str) -> str:

@@ -97,6 +97,21 @@ def test_rows_written_again_after_a_lost_answer_do_no_harm(world: Any) -> None:
     assert [row.boxes for row in world.all(Prediction)] == [[{"score": 0.5}]]
 
 
+def test_what_an_attempt_writes_once_more_takes_the_place_of_what_it_had_written(
+    world: Any,
+) -> None:
+    project_id = world.project()
+    ids = world.images(project_id, 3)
+    world.cycle(project_id)
+    lease = world.claim()
+    for order, score in ((ids, 0.5), (ids[::-1], 0.25)):
+        scored(world, lease, order)
+        writeback.write_predictions(world.sessions, lease, [(ids[0], [{"score": score}])])
+    ranks = {row.image_id: (row.rank, row.uncertainty) for row in world.all(Score)}
+    assert ranks == {ids[2]: (1, 1.0), ids[1]: (2, 0.5), ids[0]: (3, pytest.approx(1 / 3))}
+    assert [row.boxes for row in world.all(Prediction)] == [[{"score": 0.25}]]
+
+
 def test_a_lease_lost_between_two_chunks_stops_the_writing(world: Any) -> None:
     project_id = world.project()
     ids = world.images(project_id, 4)
