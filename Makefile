@@ -77,6 +77,8 @@ lock: $(VENV)/.dev  ## pin and hash what the images install
 	./locks/lock.sh $(BIN)/pip-compile
 
 audit: $(VENV)/.dev  ## look the locked packages up among the known vulnerabilities (asks pypi.org)
-	for lock in server worker torch sbom; do \
-	  $(BIN)/pip-audit --strict --disable-pip --require-hashes --progress-spinner off -r locks/$$lock.txt || exit 1; \
-	done
+	@bad=; for lock in server worker torch sbom; do \
+	  $(BIN)/pip-audit --strict --disable-pip --require-hashes --progress-spinner off -r locks/$$lock.txt \
+	    || bad="$$bad locks/$$lock.txt"; \
+	done; \
+	[ -z "$$bad" ] || { echo "A vulnerability is known, or a package could not be looked up, in:$$bad" >&2; exit 1; }
