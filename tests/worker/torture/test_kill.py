@@ -58,6 +58,8 @@ def test_a_cycle_whose_worker_is_killed_at_random_moments_ends_as_an_undisturbed
 def test_a_worker_that_is_told_to_stop_leaves_within_ten_seconds_and_another_goes_on_at_once(
     world: World, number: int
 ) -> None:
+    # A goodbye is also said while pictures are being loaded, by processes that hear of it too.
+    world.num_loaders = 1 if number > 1 else 0
     attack = Attack(world, seeded(), number)
     # No lease lapses here: what another worker takes up has been given back.
     worker = world.start_worker(lease_seconds=600)

@@ -67,8 +67,9 @@ class Undisturbed:
     timeline: Timeline
 
 
-# One for all tests of this process: the result does not depend on the database.
-_undisturbed: list[Undisturbed] = []
+# One for all tests of this process, by the number of loaders: the result does not depend on the
+# database, but a cycle's configuration is among what it leaves behind.
+_undisturbed: dict[int, Undisturbed] = {}
 
 
 class World:
@@ -92,6 +93,8 @@ class World:
         self._folder = folder
         self.workers: list[WorkerProcess] = []
         self.given_up = 0
+        # Processes that decode pictures for the one that trains.
+        self.num_loaders = 0
 
     def start_worker(self, **settings: float) -> WorkerProcess:
         """Start a worker with the test's settings, some of them changed."""
@@ -108,7 +111,7 @@ class World:
     def order(self, kind: str = "trained") -> tuple[Pool, str]:
         """A new pool, as every other, with a cycle that waits."""
         pool = self._make_pool(labeled=LABELED, unlabeled=UNLABELED, validation=VALIDATION)
-        return pool, pool.order_cycle(kind, **TRAINING)
+        return pool, pool.order_cycle(kind, **TRAINING, num_loader_workers=self.num_loaders)
 
     def holder(self, cycle_id: str) -> WorkerProcess | None:
         """The worker whose child runs the cycle; None if it has ended."""
@@ -154,7 +157,7 @@ class World:
 
     def undisturbed(self) -> Undisturbed:
         """What every other cycle must end in."""
-        if not _undisturbed:
+        if self.num_loaders not in _undisturbed:
             pool, cycle_id = self.order()
             worker = self.start_worker()
             watch = self.watch(cycle_id, 1)
@@ -165,11 +168,11 @@ class World:
             result = pool.everything_about(cycle_id)
             assert len(result["scores"]) == UNLABELED
             assert len(result["predictions"]) == NUM_PREDICTED
-            _undisturbed.append(Undisturbed(result, row.message, timeline))
+            _undisturbed[self.num_loaders] = Undisturbed(result, row.message, timeline)
             worker.end()
             seen_at = {name: round(seconds, 2) for name, seconds in timeline.seen_at.items()}
             print(f"undisturbed: {seen_at}")  # noqa: T201
-        return _undisturbed[0]
+        return _undisturbed[self.num_loaders]
 
     def claim_again(self, cycle_id: str, fence: int, *, is_new: bool = True) -> Watch | None:
         """Wait until a worker has claimed the cycle with this fence; None if it has succeeded.
