@@ -44,7 +44,7 @@ def test_a_model_can_be_pinned_noted_and_deleted(
     assert client.get("/models").json()["items"] == []
     assert client.get(f"/cycles/{cycle_id}").json()["model"] is None
     names = [a["name"] for a in client.get(f"/cycles/{cycle_id}/artifacts").json()["items"]]
-    assert names == ["config.json"]
+    assert names == ["config.json", "scores.npz"]
     with context.reading() as session:
         assert session.query(Model).one().sha256 is None
 
