@@ -40,6 +40,7 @@ export class Desk extends EventTarget {
     this.source.items = () => this.items;
     this.source.addEventListener("lapsed", (event) => this.#lapsed(event.detail.item));
     this.outbox.addEventListener("change", () => this.changed());
+    this.outbox.addEventListener("signed-out", () => this.open("unsaved"));
     this.outbox.addEventListener("saved", (event) => this.#saved(event.detail));
     this.outbox.addEventListener("trouble", (event) => this.#trouble(event.detail.entry));
   }
