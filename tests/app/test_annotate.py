@@ -208,6 +208,26 @@ def test_what_is_not_saved_survives_a_reload_with_its_history_and_a_closed_tab(
     assert len(labeled(service, ada.project)[name].boxes or []) == 2
 
 
+def test_a_box_is_kept_though_the_page_goes_before_the_browser_has_written_it(
+    ada: Annotator, service: Service
+) -> None:
+    name = ada.image
+    ada.press("n")
+    # A disk that takes its time.
+    ada.page.evaluate("IDBObjectStore.prototype.put = () => ({})")
+    ada.press("n", "n")
+    expect(ada.boxes).to_have_count(3)
+    ada.page.reload()
+    ada.see(name)
+    expect(ada.boxes).to_have_count(3)
+    ada.go_on("Space")
+    ada.wait_saved()
+    assert len(labeled(service, ada.project)[name].boxes or []) == 3
+    ada.page.reload()
+    ada.see()
+    assert ada.image != name
+
+
 def save_elsewhere(service: Service, ada: Annotator) -> str:
     """Somebody else saves the image on ada's desk, her claim having lapsed."""
     lapse_claims(service, ada.project)
