@@ -12,6 +12,7 @@ from tests.app.annotating import (
     HEIGHT,
     WIDTH,
     Annotator,
+    copy_project,
     labeled,
     lapse_claims,
     make_project,
@@ -30,9 +31,15 @@ DETECTIONS: list[Json] = [
 ]
 
 
+@pytest.fixture(scope="module")
+def untouched(service: Service, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A project of four selected images that no test works on."""
+    return make_project(service, tmp_path_factory.mktemp("pictures"), name="untouched")
+
+
 @pytest.fixture
-def project(service: Service, tmp_path: Path, request: pytest.FixtureRequest) -> str:
-    return make_project(service, tmp_path, name=request.node.name)
+def project(service: Service, untouched: str, request: pytest.FixtureRequest) -> str:
+    return copy_project(service, untouched, request.node.name)
 
 
 @pytest.fixture
