@@ -4,18 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
-from miaod_client import Annotation, Image
+from miaod_client import Annotation
+from miaod_client import Image as ClientImage
 from PIL import Image as Pillow
 from PIL import ImageFilter
 from playwright.sync_api import Locator, Page, expect
-from sqlalchemy import select, update
+from sqlalchemy import insert, inspect, select, update
 from sqlalchemy.orm import Session, sessionmaker
 
 from server.store.database import make_engine, session_factory
-from server.store.models import Cycle, Json, Prediction, Project, Query
+from server.store.ids import new_id
+from server.store.models import Cycle, Image, Json, Prediction, Project, ProjectClass, Query
 from tests.app.conftest import Service
 from worker.scenes import CLASS_NAMES, draw_scene
 
@@ -53,6 +56,35 @@ def make_project(
         cycle = client.cycles.wait(cycle.id, timeout=120, poll_seconds=0.1)
         assert cycle.state == "succeeded", cycle
     return project.id
+
+
+def copy_project(service: Service, source: str, name: str) -> str:
+    """A project as fresh as this one, its selection included, without another cycle's seconds."""
+    parts = (
+        select(Project).where(Project.id == source),
+        select(ProjectClass).where(ProjectClass.project_id == source),
+        select(Image).where(Image.project_id == source),
+        select(Cycle).where(Cycle.project_id == source),
+        select(Query).where(Query.project_id == source),
+    )
+    renamed: dict[object, str] = {}
+    with _sessions(service).begin() as session:
+        found = [list(session.scalars(part)) for part in parts]
+        for row in chain.from_iterable(found):
+            if hasattr(row, "id"):
+                renamed[row.id] = new_id()
+        for rows in found:
+            model = type(rows[0])
+            columns = [column.key for column in inspect(model).column_attrs]
+            copies = [{key: getattr(row, key) for key in columns} for row in rows]
+            for values in copies:
+                for key, value in values.items():
+                    if isinstance(value, str):
+                        values[key] = renamed.get(value, value)
+                if model is Project:
+                    values["name"] = name
+            session.execute(insert(model), copies)
+    return renamed[source]
 
 
 def predict(
@@ -103,7 +135,7 @@ def _sessions(service: Service) -> sessionmaker[Session]:
 def labeled(service: Service, project: str) -> dict[str, Annotation]:
     """The annotations that the server holds, by name of the image."""
     client = service.client
-    images: list[Image] = list(client.images.list(project=project, state="labeled"))
+    images: list[ClientImage] = list(client.images.list(project=project, state="labeled"))
     return {image.name: client.annotations.get(image.id) for image in images}
 
 

@@ -7,6 +7,7 @@ import os
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from PIL import Image as Pillow
 from playwright.sync_api import Page
@@ -16,6 +17,12 @@ AXE = Path(__file__).with_name("vendor") / "axe-core-4.14.1.js"
 
 DESKTOP = {"width": 1280, "height": 720}
 TABLET = {"width": 820, "height": 1180}
+# Options of a browser's profile, for pictures of the pages.
+LOOKS: dict[str, dict[str, Any]] = {
+    "light": {"color_scheme": "light", "viewport": DESKTOP},
+    "dark": {"color_scheme": "dark", "viewport": DESKTOP},
+    "tablet": {"color_scheme": "light", "viewport": TABLET, "has_touch": True, "is_mobile": True},
+}
 
 
 @dataclass

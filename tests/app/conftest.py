@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -59,21 +60,29 @@ class Service:
     client: Client
 
 
-@pytest.fixture(scope="module")
-def service(tmp_path_factory: pytest.TempPathFactory, sqlite_template: Path) -> Iterator[Service]:
-    """A server and a worker of their own for the tests of a module."""
-    folder = tmp_path_factory.mktemp("service")
+@contextmanager
+def run_service(folder: Path, template: Path, *, admin_key: str | None = None) -> Iterator[Service]:
+    """A server and a worker for the time of the block; closed to strangers if there is a key."""
     data_dir = folder / "data"
     data_dir.mkdir()
-    shutil.copyfile(sqlite_template, data_dir / "miaod.db")
+    shutil.copyfile(template, data_dir / "miaod.db")
     with pytest.MonkeyPatch.context() as environment:
         for name in os.environ:
             if name.startswith("MIAOD_"):
                 environment.delenv(name)
         environment.setenv("MIAOD_POLL_SECONDS", "0.1")
+        if admin_key is not None:
+            environment.setenv("MIAOD_ADMIN_KEY", admin_key)
         running = LocalService(data_dir=data_dir, port=free_port(), log_dir=folder)
-        with running, Client(url=running.url) as client:
+        with running, Client(url=running.url, api_key=admin_key) as client:
             yield Service(running.url, data_dir, client)
+
+
+@pytest.fixture(scope="module")
+def service(tmp_path_factory: pytest.TempPathFactory, sqlite_template: Path) -> Iterator[Service]:
+    """A server and a worker of their own for the tests of a module."""
+    with run_service(tmp_path_factory.mktemp("service"), sqlite_template) as service:
+        yield service
 
 
 @pytest.fixture

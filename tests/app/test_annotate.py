@@ -12,6 +12,7 @@ from tests.app.annotating import (
     HEIGHT,
     WIDTH,
     Annotator,
+    copy_project,
     labeled,
     lapse_claims,
     make_project,
@@ -30,9 +31,15 @@ DETECTIONS: list[Json] = [
 ]
 
 
+@pytest.fixture(scope="module")
+def untouched(service: Service, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A project of four selected images that no test works on."""
+    return make_project(service, tmp_path_factory.mktemp("pictures"), name="untouched")
+
+
 @pytest.fixture
-def project(service: Service, tmp_path: Path, request: pytest.FixtureRequest) -> str:
-    return make_project(service, tmp_path, name=request.node.name)
+def project(service: Service, untouched: str, request: pytest.FixtureRequest) -> str:
+    return copy_project(service, untouched, request.node.name)
 
 
 @pytest.fixture
@@ -206,6 +213,26 @@ def test_what_is_not_saved_survives_a_reload_with_its_history_and_a_closed_tab(
     again.press("Space")
     again.wait_saved()
     assert len(labeled(service, ada.project)[name].boxes or []) == 2
+
+
+def test_a_box_is_kept_though_the_page_goes_before_the_browser_has_written_it(
+    ada: Annotator, service: Service
+) -> None:
+    name = ada.image
+    ada.press("n")
+    # A disk that takes its time.
+    ada.page.evaluate("IDBObjectStore.prototype.put = () => ({})")
+    ada.press("n", "n")
+    expect(ada.boxes).to_have_count(3)
+    ada.page.reload()
+    ada.see(name)
+    expect(ada.boxes).to_have_count(3)
+    ada.go_on("Space")
+    ada.wait_saved()
+    assert len(labeled(service, ada.project)[name].boxes or []) == 3
+    ada.page.reload()
+    ada.see()
+    assert ada.image != name
 
 
 def save_elsewhere(service: Service, ada: Annotator) -> str:

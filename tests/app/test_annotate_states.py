@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import pytest
 from playwright.sync_api import Page, expect
@@ -16,17 +15,11 @@ from tests.app.annotating import (
     make_project,
     predict,
 )
-from tests.app.browsing import DESKTOP, TABLET, Watch, axe_violations, take_screenshot
+from tests.app.browsing import LOOKS, Watch, axe_violations, take_screenshot
 from tests.app.conftest import OpenContext, Service
 
 SIZE = (640, 480)
 NUM_IMAGES = 8
-
-LOOKS: dict[str, dict[str, Any]] = {
-    "light": {"color_scheme": "light", "viewport": DESKTOP},
-    "dark": {"color_scheme": "dark", "viewport": DESKTOP},
-    "tablet": {"color_scheme": "light", "viewport": TABLET, "has_touch": True, "is_mobile": True},
-}
 
 
 @pytest.fixture(params=["light", "dark", pytest.param("tablet", marks=pytest.mark.slow)])

@@ -3,32 +3,32 @@
 from __future__ import annotations
 
 import os
-import re
 import zipfile
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import pytest
-from playwright.sync_api import Page, Route, expect
+from playwright.sync_api import Page, expect
 
 from server.store.models import Json
-from tests.app.browsing import DESKTOP, TABLET, Watch, axe_violations, take_screenshot
+from tests.app.browsing import LOOKS, Watch, axe_violations, take_screenshot
 from tests.app.conftest import OpenContext, Service
 from tests.app.dashboarding import TINY, answer_queries, run_cycle, write_pictures
 from worker.scenes import CLASS_NAMES
 
-LOOKS: dict[str, dict[str, Any]] = {
-    "light": {"color_scheme": "light", "viewport": DESKTOP},
-    "dark": {"color_scheme": "dark", "viewport": DESKTOP},
-    "tablet": {"color_scheme": "light", "viewport": TABLET, "has_touch": True, "is_mobile": True},
-}
 LONG = 180_000
 # Its project is trained once for all tests; for pictures of the page that takes minutes.
 pytestmark = [pytest.mark.timeout(1800), pytest.mark.xdist_group("dashboard")]
 
 
-@pytest.fixture(params=list(LOOKS))
+TABLET_TOO = pytest.param("tablet", marks=pytest.mark.slow)
+# What takes long is seen in the dark and on a tablet by `make test-all` only.
+LONG_IN_LIGHT = pytest.mark.parametrize(
+    "look", ["light", pytest.param("dark", marks=pytest.mark.slow), TABLET_TOO], indirect=True
+)
+
+
+@pytest.fixture(params=["light", "dark", TABLET_TOO])
 def look(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
@@ -199,6 +199,7 @@ def test_the_images_the_cycles_and_the_settings(
     keep(page, look, "settings")
 
 
+@LONG_IN_LIGHT
 def test_the_form_that_starts_a_cycle_and_its_refusals(
     page: Page, project: str, look: str, watch: Watch, service: Service
 ) -> None:
@@ -246,6 +247,7 @@ def test_the_form_that_starts_a_cycle_and_its_refusals(
     assert service.client.cycles.get(cycle.id).state == "cancelled"
 
 
+@LONG_IN_LIGHT
 def test_a_dropped_archive_is_imported_and_dropped_files_are_answered_one_by_one(
     page: Page, service: Service, look: str, tmp_path: Path
 ) -> None:
@@ -268,51 +270,7 @@ def test_a_dropped_archive_is_imported_and_dropped_files_are_answered_one_by_one
     keep(page, look, "upload")
 
 
-def test_keys_are_made_shown_once_and_revoked(page: Page, project: str, look: str) -> None:
-    # A server with keys answers so; this one has none.
-    admin = {"id": "k0", "name": "root", "role": "admin", "projects": None}
-    key = {**admin, "prefix": "miaod_a1B2c3", "created_at": "2026-11-23T08:00:00Z"}
-    key |= {"last_used_at": "2026-11-23T08:30:00Z", "revoked_at": None}
-    keys = [key]
-    asked: list[Any] = []
-
-    def answer(route: Route) -> None:
-        if route.request.method == "POST":
-            asked.append(route.request.post_data_json)
-            made = {**key, **asked[-1], "id": "k1", "last_used_at": None}
-            keys.insert(0, made)
-            route.fulfill(status=201, json={**made, "key": "miaod_a1B2c3-once-and-never-again"})
-        elif route.request.method == "DELETE":
-            del keys[0]
-            route.fulfill(status=204)
-        else:
-            route.fulfill(json={"items": keys, "next_cursor": None})
-
-    session = {"user": admin, "csrf_token": "t", "open": False}
-    page.route("**/session", lambda route: route.fulfill(json=session))
-    page.route(re.compile(r"/keys($|[/?])"), answer)
-    show(page, project, "settings")
-    members = page.get_by_role("region", name="Members and keys", exact=True)
-    expect(members).to_contain_text("root")
-    members.get_by_role("button", name="New key").click()
-    dialog = page.get_by_role("dialog")
-    dialog.get_by_role("button", name="Make key").click()
-    expect(dialog.get_by_role("alert")).to_have_text("Say for whom or what the key is.")
-    dialog.get_by_label("For", exact=True).fill("ana")
-    keep(page, look, "new-key")
-    dialog.get_by_role("button", name="Make key").click()
-    expect(dialog.get_by_label("The key")).to_have_value("miaod_a1B2c3-once-and-never-again")
-    assert asked == [{"name": "ana", "role": "annotator", "projects": [project]}]
-    dialog.get_by_role("button", name="Done").click()
-    expect(members).to_contain_text("ana")
-    members.scroll_into_view_if_needed()
-    keep(page, look, "keys")
-    members.get_by_role("button", name="Revoke ana").click()
-    expect(members).not_to_contain_text("ana")
-
-
 def zip_of(paths: list[Path]) -> Path:
-
     archive = paths[0].parent.with_suffix(".zip")
     with zipfile.ZipFile(archive, "w") as file:
         for path in paths:

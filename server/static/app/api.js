@@ -30,8 +30,9 @@ let known = null; // the promise of the session, fetched once
 let csrfToken = null;
 
 /**
- * Who is signed in: `{user: {id, name, role, projects}, csrf_token, open}`. On an open server
- * that is the local user, who needs no key. A closed one sends strangers to the sign-in page.
+ * Who is signed in: `{user: {id, name, role, projects}, csrf_token, open}`; `projects` null means
+ * all. On an open server that is the local user, an admin who needs no key. A closed one sends
+ * strangers to the sign-in page.
  */
 export function session() {
   known ??= fetchSession();
@@ -52,7 +53,7 @@ async function fetchSession() {
 
 /** Leave for the sign-in page, and come back here afterwards. */
 export function signIn() {
-  const here = location.pathname + location.search;
+  const here = location.pathname + location.search + location.hash;
   if (!location.pathname.startsWith("/app/sign-in")) {
     location.assign(`/app/sign-in?next=${encodeURIComponent(here)}`);
   }
@@ -73,10 +74,23 @@ export async function request(method, path, options = {}) {
   try {
     return await send(method, path, options);
   } catch (error) {
-    if (error.code === "csrf") known = null;
+    if (error.code === "csrf" && (await isRenewed())) return await send(method, path, options);
     if (error.status === 401 && !options.stay) signIn();
     throw error;
   }
+}
+
+/**
+ * The session's token is another one: in another tab somebody signed in anew. Gives whether it is
+ * the same person; for another one the page begins anew.
+ */
+async function isRenewed() {
+  const before = await session();
+  known = null;
+  const now = await session();
+  if (now.user.name === before.user.name) return now.csrf_token !== before.csrf_token;
+  location.reload();
+  return false;
 }
 
 async function send(method, path, { query, body, form, signal, keepalive }) {

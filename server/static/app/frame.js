@@ -6,10 +6,11 @@ import { toast } from "./toast.js";
 export async function showUser() {
   const found = await session();
   const place = document.getElementById("header-user");
-  if (found.user && !found.open) {
+  if (!found.open) {
     const name = document.createElement("span");
     name.className = "user-name";
     name.textContent = found.user.name;
+    name.title = `${found.user.name}, ${found.user.role}`;
     const out = document.createElement("button");
     out.type = "button";
     out.className = "button quiet";

@@ -2,7 +2,7 @@
 import { get } from "../api.js";
 import { plural } from "../format.js";
 import { Editor, historyOf, plain, sameBoxes } from "./editor.js";
-import { keepDesk, keepSettings, leftOnDesk, settingsOf } from "./memory.js";
+import { dropLateDraft, keepDesk, keepLateDraft, keepSettings, lateDraft, leftOnDesk, settingsOf } from "./memory.js";
 import { Stopwatch } from "./stopwatch.js";
 import { merged } from "./suggestions.js";
 
@@ -37,9 +37,15 @@ export class Desk extends EventTarget {
     this.stopwatch = new Stopwatch();
     this.settings = settingsOf(this.project);
     this.turn = 0;
+    /** A draft that is being written: lost if the page goes now. */
+    this.late = null;
+    addEventListener("pagehide", () => {
+      if (this.late) keepLateDraft(this.storageKey, this.late);
+    });
     this.source.items = () => this.items;
     this.source.addEventListener("lapsed", (event) => this.#lapsed(event.detail.item));
     this.outbox.addEventListener("change", () => this.changed());
+    this.outbox.addEventListener("signed-out", () => this.open("unsaved"));
     this.outbox.addEventListener("saved", (event) => this.#saved(event.detail));
     this.outbox.addEventListener("trouble", (event) => this.#trouble(event.detail.entry));
   }
@@ -82,6 +88,9 @@ export class Desk extends EventTarget {
   async start() {
     try {
       const left = leftOnDesk(this.storageKey);
+      const late = lateDraft(this.storageKey);
+      if (late) await this.drafts.keep(late);
+      dropLateDraft(this.storageKey);
       this.items = left.items;
       if (this.items.length > 0) await this.source.beat();
       await this.#takeUpDrafts();
@@ -399,7 +408,12 @@ export class Desk extends EventTarget {
   #keepDraft() {
     const { item, editor } = this;
     const draft = this.#draft(item, editor.history, this.stopwatch.seconds);
-    this.keeping = this.drafts.keep(draft).catch((error) => {
+    this.late = draft;
+    const kept = () => {
+      if (this.late === draft) this.late = null;
+    };
+    this.keeping = this.drafts.keep(draft).then(kept, (error) => {
+      kept();
       this.say(`This browser keeps no draft (${error.message}): save before you leave`, "bad");
     });
   }

@@ -1,4 +1,5 @@
 // What opens over the desk: keys, instructions, skip, unsent saves, a conflict, and who one is.
+import { signIn } from "../api.js";
 import { Dialog } from "../components.js";
 import { ago, plural } from "../format.js";
 import { html, useState } from "../preact.js";
@@ -83,7 +84,7 @@ function Unsaved({ desk, onClose }) {
   };
   return html`<${Dialog} title="Not saved on the server yet" onClose=${onClose}>
     ${stopped && html`<p class="notice warn">${why[stopped]}</p>`}
-    ${stopped === "signed-out" && html`<p><a class="button" href=${`/app/sign-in?next=${encodeURIComponent(location.pathname)}`}>Sign in</a></p>`}
+    ${stopped === "signed-out" && html`<p><button type="button" class="button primary" autofocus onClick=${signIn}>Sign in</button></p>`}
     ${entries.length === 0 && html`<p>Everything is saved.</p>`}
     <ul class="entries">
       ${entries.map(
@@ -104,7 +105,7 @@ function Unsaved({ desk, onClose }) {
         </li>`,
       )}
     </ul>
-    ${stopped && html`<button type="button" class="button" onClick=${() => desk.outbox.send()}>Send now</button>`}
+    ${stopped && stopped !== "signed-out" && html`<button type="button" class="button" onClick=${() => desk.outbox.send()}>Send now</button>`}
   <//>`;
 }
 

@@ -47,9 +47,10 @@ export class Drafts {
     return done(this.#store("drafts").index("project").getAll([user, project]));
   }
 
-  /** Keep a draft in place of the one that is there. */
-  keep(draft) {
-    return done(this.#store("drafts", "readwrite").put(draft));
+  /** Keep a draft in place of the one that is there; resolves when it outlives the page. */
+  async keep(draft) {
+    const transaction = this.database.transaction("drafts", "readwrite");
+    await Promise.all([done(transaction.objectStore("drafts").put(draft)), finished(transaction)]);
   }
 
   /** Forget a draft. */

@@ -144,6 +144,7 @@ function SaveStatus({ desk }) {
   let [kind, text] = ["good", "All saved"];
   if (troubled > 0) [kind, text] = ["bad", `${plural(troubled, "save")} to look at`];
   else if (stopped === "offline") [kind, text] = ["warn", waiting > 0 ? `Offline: ${waiting} kept here` : "Offline"];
+  else if (stopped === "signed-out") [kind, text] = ["warn", `Signed out: ${waiting} kept here`];
   else if (stopped) [kind, text] = ["warn", `${waiting} kept here`];
   else if (waiting > 0 || desk.isLeaving) [kind, text] = ["", "Saving…"];
   useLayoutEffect(() => {
@@ -207,7 +208,8 @@ function showName(name) {
 startPage(async (place, { session, project }) => {
   const author = session.open ? (authorName() ?? (await askName(place))) : null;
   if (author) showName(author);
-  const user = session.open ? `name:${author}` : (session.user.id ?? session.user.name);
+  // By name, not by key: whoever gets a new key finds what was not saved with the old one.
+  const user = author ?? session.user.name;
   const review = new URLSearchParams(location.search).get("review");
   const drafts = await Drafts.open();
   const desk = new Desk({

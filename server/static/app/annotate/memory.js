@@ -16,6 +16,22 @@ export function leftOnDesk(key) {
   return text ? JSON.parse(text) : { items: [], index: 0 };
 }
 
+const lateKey = (key) => `${key}:late`;
+
+/** Keep a draft that IndexedDB has not got yet while the page goes, which it does not wait for. */
+export function keepLateDraft(key, draft) {
+  try {
+    localStorage.setItem(lateKey(key), JSON.stringify(draft));
+  } catch {
+    // Full: the last change may be lost, as it was when nothing was tried.
+  }
+}
+
+export const dropLateDraft = (key) => localStorage.removeItem(lateKey(key));
+
+/** The draft that was late when the page went last, or null. */
+export const lateDraft = (key) => JSON.parse(localStorage.getItem(lateKey(key)));
+
 const settingsKey = (project) => `miaod-annotate-settings:${project.id}`;
 
 /** The settings of a project in this browser: {className, threshold, suggestionsShown}. */

@@ -11,7 +11,7 @@ import { post, put } from "../api.js";
 const RETRY_SECONDS = [1, 2, 5, 10, 30];
 
 export class Outbox extends EventTarget {
-  /** Events: "change"; "saved" with detail {entry, answer}; "trouble" with detail {entry}. */
+  /** Events: "change"; "signed-out"; "saved" with detail {entry, answer}; "trouble" with {entry}. */
   constructor(drafts, user) {
     super();
     this.drafts = drafts;
@@ -161,8 +161,10 @@ export class Outbox extends EventTarget {
   }
 
   #stop(error) {
+    const before = this.stopped;
     if (error.name === "NetworkError") this.stopped = "offline";
     else this.stopped = error.status === 401 ? "signed-out" : "server";
+    if (this.stopped === "signed-out" && before !== "signed-out") this.dispatchEvent(new Event("signed-out"));
     const seconds = RETRY_SECONDS[Math.min(this.failures, RETRY_SECONDS.length - 1)];
     this.failures += 1;
     this.timer = setTimeout(() => this.send(), seconds * 1000);

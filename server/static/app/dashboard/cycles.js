@@ -9,7 +9,8 @@ import { STATES, badgeOf, score, strategyOf } from "./words.js";
 export const secondsOf = (cycle) =>
   cycle.started_at && cycle.finished_at ? (new Date(cycle.finished_at) - new Date(cycle.started_at)) / 1000 : null;
 
-export function Cycles({ cycles, classes }) {
+/** `allowed`: to take files out. */
+export function Cycles({ cycles, classes, allowed }) {
   const [open, setOpen] = useState(null);
   if (cycles.length === 0) {
     return html`<div class="empty small-empty"><h2>No cycle yet</h2><p>A cycle trains on what is labeled, scores the rest, and selects what to label next.</p></div>`;
@@ -33,7 +34,7 @@ export function Cycles({ cycles, classes }) {
                   <td class="muted">${ago(cycle.created_at)}</td>
                   <td class="number"><button type="button" class="button quiet" aria-expanded=${open === cycle.id} onClick=${() => setOpen(open === cycle.id ? null : cycle.id)}>Details<span class="visually-hidden"> of cycle ${cycle.number}</span></button></td>
                 </tr>
-                ${open === cycle.id && html`<tr class="details-row"><td colspan="9"><${Details} cycle=${cycle} /></td></tr>`}
+                ${open === cycle.id && html`<tr class="details-row"><td colspan="9"><${Details} cycle=${cycle} allowed=${allowed} /></td></tr>`}
               `,
             )}
           </tbody>
@@ -44,7 +45,7 @@ export function Cycles({ cycles, classes }) {
   `;
 }
 
-function Details({ cycle }) {
+function Details({ cycle, allowed }) {
   const [files, setFiles] = useState(null);
   useEffect(() => {
     get(`/cycles/${cycle.id}/artifacts`).then((page) => setFiles(page.items), (error) => setFiles({ error: error.message }));
@@ -64,7 +65,7 @@ function Details({ cycle }) {
       ${Array.isArray(files) &&
       (files.length === 0
         ? html`<p class="muted small">It left no files behind.</p>`
-        : html`<ul class="downloads" aria-label="Files of the cycle">${files.map((file) => html`<li><a href=${file.url} download>${file.name}</a> <span class="muted small">${bytes(file.num_bytes)}</span></li>`)}</ul>`)}
+        : html`<ul class="downloads" aria-label="Files of the cycle">${files.map((file) => html`<li>${allowed ? html`<a href=${file.url} download>${file.name}</a>` : file.name} <span class="muted small">${bytes(file.num_bytes)}</span></li>`)}</ul>`)}
     </div>
   `;
 }

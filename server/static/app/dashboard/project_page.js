@@ -93,7 +93,7 @@ function ProjectPage({ first, session }) {
       </div>
     </div>
     <nav class="sections" aria-label="Sections">
-      ${Object.entries(SECTIONS).map(([key, name]) => html`<a key=${key} href=${`#${key}`} aria-current=${section === key ? "true" : undefined}>${name}</a>`)}
+      ${Object.entries(SECTIONS).filter(([key]) => allowed || key !== "settings").map(([key, name]) => html`<a key=${key} href=${`#${key}`} aria-current=${section === key ? "true" : undefined}>${name}</a>`)}
     </nav>
     ${section === "overview" &&
     html`
@@ -104,8 +104,10 @@ function ProjectPage({ first, session }) {
     ${section === "selection" && html`<${Selection} project=${project} cycles=${cycles} />`}
     ${section === "images" &&
     html`<${Images} project=${project} scored=${cycles.find((cycle) => cycle.state === "succeeded" && cycle.kind === "trained" && cycle.id === cycles.find((each) => each.state === "succeeded")?.id)} allowed=${allowed} onChange=${refresh} />`}
-    ${section === "cycles" && html`<${Cycles} cycles=${cycles} classes=${project.classes} />`}
-    ${section === "settings" && html`<${Settings} project=${project} session=${session} allowed=${allowed} onChange=${refresh} />`}
+    ${section === "cycles" && html`<${Cycles} cycles=${cycles} classes=${project.classes} allowed=${allowed} />`}
+    ${section === "settings" && (allowed
+      ? html`<${Settings} project=${project} session=${session} onChange=${refresh} />`
+      : html`<p class="nothing">Settings, members and downloads are for engineers and admins.</p>`)}
     ${starting &&
     html`<${StartCycle} project=${project} trains=${project.counts.labeled > 0 && project.counts.boxes > 0} onClose=${() => setStarting(false)}
       onStart=${(cycle) => { setStarting(false); replace(cycle); location.hash = "overview"; }} />`}

@@ -5,7 +5,7 @@ import { ago, count, plural } from "../format.js";
 import { startPage } from "../frame.js";
 import { html, render, useEffect, useState } from "../preact.js";
 import { CreateProject } from "./create_project.js";
-import { mayChange } from "./roles.js";
+import { mayCreate } from "./roles.js";
 import { PoolBar } from "./pool_bar.js";
 import { STATES, badgeOf, score } from "./words.js";
 
@@ -70,7 +70,7 @@ function FirstProject({ allowed }) {
 
 function Projects({ projects, session }) {
   const [creating, setCreating] = useState(false);
-  const allowed = mayChange(session);
+  const allowed = mayCreate(session);
   if (projects.length === 0) return html`<${FirstProject} allowed=${allowed} />`;
   return html`
     <div class="page-head">

@@ -6,19 +6,21 @@ import { html, useEffect, useState } from "../preact.js";
 import { toast } from "../toast.js";
 import { namesIn } from "./create_project.js";
 import { Keys } from "./keys.js";
+import { mayManageKeys } from "./roles.js";
 import { score } from "./words.js";
 
-export function Settings({ project, session, allowed, onChange }) {
+/** For engineers and admins. */
+export function Settings({ project, session, onChange }) {
   return html`
     <div class="columns">
       <div class="stack">
-        ${allowed && html`<${ProjectForm} project=${project} onChange=${onChange} />`}
-        <${Keys} project=${project} session=${session} />
+        <${ProjectForm} project=${project} onChange=${onChange} />
+        ${mayManageKeys(session) && html`<${Keys} project=${project} session=${session} />`}
       </div>
       <div class="stack">
         <${Downloads} project=${project} />
         <${Workers} />
-        ${allowed && html`<${Danger} project=${project} />`}
+        <${Danger} project=${project} />
       </div>
     </div>
   `;
