@@ -34,8 +34,8 @@ def test_a_cycle_counts_its_stages_its_images_and_its_checkpoints(
         assert found["stages", stage] == 1
         assert found["stage_seconds", stage] > 0
     assert found["images_scored", ""] == 5
-    # One at the end of each of the stages of training at least.
-    assert found["checkpoints_saved", ""] >= 4
+    # The first border is saved in any case, the others if enough time has passed.
+    assert found["checkpoints_saved", ""] >= 1
     assert found["checkpoint_seconds", ""] > 0
     assert ("checkpoints_failed", "") not in found
     assert found["cycles_ended", "succeeded"] == 1
@@ -56,7 +56,7 @@ def test_a_checkpoint_that_finds_no_room_is_counted_and_the_cycle_goes_on(
     run_here()
     assert pool.row(cycle_id).state == "succeeded"
     found = risen(sessions)
-    assert found["checkpoints_failed", ""] >= 4
+    assert found["checkpoints_failed", ""] >= 1
     assert ("checkpoints_saved", "") not in found
 
 
