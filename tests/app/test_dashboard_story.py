@@ -1,4 +1,4 @@
-"""From an empty server to the second batch of queries, in the pages; labels come by the API."""
+"""From an empty server to the second batch of queries, in the pages; labels come by keyboard."""
 
 from __future__ import annotations
 
@@ -6,9 +6,10 @@ from pathlib import Path
 
 from playwright.sync_api import Page, expect
 
+from tests.app.annotating import Annotator, labeled
 from tests.app.browsing import axe_violations
 from tests.app.conftest import Service
-from tests.app.dashboarding import TINY, answer_queries, write_pictures
+from tests.app.dashboarding import TINY, write_pictures
 
 CLASSES = "screw, washer, nut\ncoin\nkey"
 # A training on a loaded machine.
@@ -57,16 +58,28 @@ def test_a_new_user_is_led_from_an_empty_server_to_the_second_selection(
     dialog.get_by_label("Budget").fill("0")
     dialog.get_by_role("button", name="Start first cycle").click()
     expect(dialog.get_by_role("alert")).to_contain_text("whole number of at least 1")
-    dialog.get_by_label("Budget").fill("6")
+    dialog.get_by_label("Budget").fill("7")
     dialog.get_by_role("button", name="Start first cycle").click()
     expect(step).to_contain_text("Annotate what it drew", timeout=LONG)
-    expect(step.get_by_role("link", name="Annotate 9 images")).to_be_visible()
+    expect(step.get_by_role("link", name="Annotate 10 images")).to_be_visible()
 
-    # Somebody labels; the page hears of it by itself.
-    project = page.url.rpartition("/")[2].partition("#")[0]
-    assert answer_queries(service.client, project, ("ada", "ben")) == 9
+    # Ten pictures without the mouse: a box at the crosshair of each, of every class in turn.
+    overview = page.url
+    project = overview.rpartition("/")[2].partition("#")[0]
+    ada = Annotator(page, project)
+    ada.open()
+    for number in range(10):
+        ada.see()
+        before = ada.image
+        ada.press("n", str(number % 5 + 1), "ArrowLeft", "Shift+ArrowDown", "Space")
+        if number < 9:
+            expect(page.locator(".image-name")).not_to_have_text(before)
+    expect(page.get_by_role("heading", level=1)).to_have_text("All done")
+    ada.wait_saved()
+    assert len(labeled(service, project)) == 10
+
     service.client.projects.update(project, cycle_defaults={"training": TINY})
-    page.reload()
+    page.goto(overview)
     expect(step).to_contain_text("Start the next cycle")
     expect(page.get_by_role("row", name="ada")).to_be_visible()
     page.get_by_role("button", name="Start a cycle").click()
@@ -95,8 +108,8 @@ def test_a_new_user_is_led_from_an_empty_server_to_the_second_selection(
     expect(live).to_have_count(0, timeout=LONG)
     expect(page.locator(".guide")).to_have_count(0)
     expect(page.get_by_role("img", name="Learning curve")).to_be_visible()
-    expect(page.get_by_text("mAP@0.5 of cycle 2 · 6 labeled · MI-AOD, diversity 4")).to_be_visible()
-    expect(page.get_by_role("img", name="Distribution of 9 uncertainties")).to_be_visible()
+    expect(page.get_by_text("mAP@0.5 of cycle 2 · 7 labeled · MI-AOD, diversity 4")).to_be_visible()
+    expect(page.get_by_role("img", name="Distribution of 8 uncertainties")).to_be_visible()
     expect(page.get_by_role("link", name="Annotate 4 images")).to_be_visible()
 
     page.get_by_role("link", name="Selection").click()
