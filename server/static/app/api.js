@@ -28,6 +28,7 @@ function sentence(body) {
 
 let known = null; // the promise of the session, fetched once
 let csrfToken = null;
+let firstKey = null; // the promise of it, while and after this page makes it
 
 /**
  * Who is signed in: `{user: {id, name, role, projects}, csrf_token, open}`; `projects` null means
@@ -75,6 +76,11 @@ export async function request(method, path, options = {}) {
     return await send(method, path, options);
   } catch (error) {
     if (error.code === "csrf" && (await isRenewed())) return await send(method, path, options);
+    if (error.status === 401 && firstKey) {
+      // The page closed the server itself: it must not leave before the key was seen.
+      await firstKey;
+      return send(method, path, options);
+    }
     if (error.status === 401 && !options.stay) signIn();
     throw error;
   }
@@ -159,6 +165,22 @@ export async function* items(path, query = {}) {
 export async function openSession(key) {
   await send("POST", "/session", { body: { key } });
   known = null;
+}
+
+/**
+ * Make the first key of an open server, which closes it, and sign in with it. Requests that are
+ * refused meanwhile wait and go again.
+ */
+export function createFirstKey(body) {
+  const made = send("POST", "/keys", { body });
+  firstKey = made.then((key) => openSession(key.key)).catch(() => {});
+  return made.then(
+    (key) => firstKey.then(() => key),
+    (error) => {
+      firstKey = null;
+      throw error;
+    },
+  );
 }
 
 /** Sign out, and go to the sign-in page. */

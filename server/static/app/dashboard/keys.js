@@ -1,5 +1,5 @@
 // Keys and members: who may do what. For admins.
-import { del, get, openSession, post } from "../api.js";
+import { createFirstKey, del, get, post } from "../api.js";
 import { Dialog } from "../components.js";
 import { ago } from "../format.js";
 import { html, useEffect, useState } from "../preact.js";
@@ -36,10 +36,6 @@ export function Keys({ project, session }) {
   const welcome = async (key) => {
     setMaking(false);
     setMade(key);
-    if (session.open) {
-      // From now on the server is closed, to this page too.
-      await openSession(key.key).catch((error) => toast(error.message, "error"));
-    }
     await load();
   };
   const leave = () => {
@@ -76,7 +72,8 @@ function NewKey({ project, first, onClose, onMade }) {
     if (!name.trim()) return setProblem("Say for whom or what the key is.");
     try {
       const scope = everywhere ? { all_projects: true } : { projects: [project.id] };
-      onMade(await post("/keys", { name: name.trim(), role, ...scope }));
+      const asked = { name: name.trim(), role, ...scope };
+      onMade(await (first ? createFirstKey(asked) : post("/keys", asked)));
     } catch (error) {
       setProblem(error.message);
     }
