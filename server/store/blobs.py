@@ -44,8 +44,10 @@ class BlobStore:
         self.tmp_dir = data_dir / "tmp"
         self.root.mkdir(parents=True, exist_ok=True)
         self.tmp_dir.mkdir(parents=True, exist_ok=True)
-        self._lock_path = data_dir / "blobs.lock"
-        self._keep_path = data_dir / "backup.lock"
+        # Many, so that a process which is frozen with one of them holds up hardly anybody.
+        self._locks_dir = data_dir / "locks"
+        self._locks_dir.mkdir(exist_ok=True)
+        self._keep_path = self._locks_dir / "backup"
 
     def path(self, sha256: str) -> Path:
         """Where the blob is or would be.
@@ -148,11 +150,11 @@ class BlobStore:
         """
         path = self.path(sha256)
         with ExitStack() as locks:
-            locks.enter_context(self._lock(self._lock_path, fcntl.LOCK_EX))
             try:
-                locks.enter_context(self._lock(self._keep_path, fcntl.LOCK_EX | fcntl.LOCK_NB))
+                locks.enter_context(self._lock(self._keep_path, fcntl.LOCK_SH | fcntl.LOCK_NB))
             except BlockingIOError:
                 return False
+            locks.enter_context(self._lock(self._lock_path(sha256), fcntl.LOCK_EX))
             try:
                 if older_than is not None and path.stat().st_mtime >= older_than:
                     return False
@@ -164,7 +166,7 @@ class BlobStore:
     @contextmanager
     def keeping_all(self) -> Iterator[None]:
         """As long as this lasts no process removes a blob; the next sweep does what was put off."""
-        with self._lock(self._keep_path, fcntl.LOCK_SH):
+        with self._lock(self._keep_path, fcntl.LOCK_EX):
             yield
 
     def iter_all(self) -> Iterator[tuple[str, float]]:
@@ -183,7 +185,7 @@ class BlobStore:
         target.parent.mkdir(parents=True, exist_ok=True)
         # Shared: many may store at once, but never while `delete` looks at the age and unlinks, or
         # a row could come to name a blob that is just being removed for want of one.
-        with self._lock(self._lock_path, fcntl.LOCK_SH):
+        with self._lock(self._lock_path(sha256), fcntl.LOCK_SH):
             if not target.exists():
                 os.replace(source, target)
             os.utime(target)
@@ -191,6 +193,9 @@ class BlobStore:
         # come to this line yet, or have been killed before it.
         for folder in (target.parent, target.parent.parent, self.root):
             _sync_folder(folder)
+
+    def _lock_path(self, sha256: str) -> Path:
+        return self._locks_dir / sha256[:2]
 
     @contextmanager
     def _lock(self, path: Path, mode: int) -> Iterator[None]:

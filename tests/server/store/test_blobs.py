@@ -219,3 +219,42 @@ def test_many_threads_may_store_the_same_and_other_bytes_at_once(blobs: BlobStor
     found = [name for name, _ in blobs.iter_all()]
     assert found == sorted(hashlib.sha256(f"blob {i}".encode()).hexdigest() for i in range(20))
     assert files_in(blobs.tmp_dir) == []
+
+
+FREEZES_WHILE_IT_REMOVES = """
+import os, signal, sys
+from pathlib import Path
+from server.store.blobs import BlobStore
+unlink = Path.unlink
+def frozen(path, *args, **more):
+    sys.stdout.write("removing\\n")
+    sys.stdout.flush()
+    os.kill(os.getpid(), signal.SIGSTOP)
+    return unlink(path, *args, **more)
+Path.unlink = frozen
+BlobStore(Path(sys.argv[1])).delete(sys.argv[2])
+"""
+
+
+def test_a_process_that_is_frozen_while_it_removes_holds_up_nobody_who_stores_something_else(
+    blobs: BlobStore,
+) -> None:
+    doomed = blobs.put_bytes(b"doomed").sha256
+    others = [f"blob {number}".encode() for number in range(20)]
+    others = [data for data in others if hashlib.sha256(data).hexdigest()[:2] != doomed[:2]]
+    process = subprocess.Popen(
+        [sys.executable, "-c", FREEZES_WHILE_IT_REMOVES, str(blobs.root.parent), doomed],
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "removing\n"
+        stored = [blobs.put_bytes(data).sha256 for data in others]
+        assert all(blobs.delete(sha256) for sha256 in stored)
+        process.send_signal(signal.SIGCONT)
+        assert process.wait(60) == 0
+    finally:
+        process.kill()
+        process.communicate()
+    assert not blobs.exists(doomed)

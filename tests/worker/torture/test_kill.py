@@ -60,6 +60,7 @@ def test_a_worker_that_is_told_to_stop_leaves_within_ten_seconds_and_another_goe
 ) -> None:
     # A goodbye is also said while pictures are being loaded, by processes that hear of it too.
     world.num_loaders = 1 if number > 1 else 0
+    world.undisturbed()
     attack = Attack(world, seeded(), number)
     # No lease lapses here: what another worker takes up has been given back.
     worker = world.start_worker(lease_seconds=600)
@@ -89,6 +90,7 @@ def test_a_worker_that_was_frozen_past_its_lease_writes_nothing_and_goes_on_with
     world: World, number: int
 ) -> None:
     rng = seeded()
+    world.undisturbed()
     attack = Attack(world, rng, number)
     workers = [world.start_worker(), world.start_worker()]
     frozen = workers[0]
