@@ -90,6 +90,7 @@ def wait_for(condition: Callable[[], object], seconds: float = 150.0) -> None:
         time.sleep(0.05)
 
 
+@pytest.mark.slow
 def test_a_backup_made_while_people_annotate_and_a_cycle_trains_brings_it_all_back(
     make_pool: MakePool,
     settings: WorkerSettings,
