@@ -68,7 +68,7 @@ openapi: $(VENV)/.product  ## write docs/openapi.json anew
 	$(BIN)/python -m server openapi
 
 screenshots: $(VENV)/.dev  ## take the pictures of the pages in docs/screenshots anew
-	SCREENSHOTS=1 $(BIN)/python -m pytest -n 2 tests/app
+	SCREENSHOTS=1 $(BIN)/python -m pytest -n 2 --dist loadgroup tests/app
 
 presets: $(VENV)/.product  ## write the server's copy of the training presets anew
 	$(BIN)/python -m worker.miaod.config

@@ -18,7 +18,8 @@ from worker.scenes import CLASS_NAMES
 
 LONG = 180_000
 # Its project is trained once for all tests; for pictures of the page that takes minutes.
-pytestmark = [pytest.mark.timeout(1800), pytest.mark.xdist_group("dashboard")]
+# Slow: they need a trained project, and what matters most of them is in the story as well.
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800), pytest.mark.xdist_group("dashboard")]
 
 
 TABLET_TOO = pytest.param("tablet", marks=pytest.mark.slow)

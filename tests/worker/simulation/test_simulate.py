@@ -136,6 +136,7 @@ def facts_of_whole_lines(journal: Path) -> list[str]:
     return journal.read_text().splitlines()[1:-1]
 
 
+@pytest.mark.slow
 def test_arms_and_seeds_may_join_later(voc: Path, finished: Path, tmp_path: Path) -> None:
     assert main(command(voc, tmp_path, "--arms", "mi-aod", "--seeds", "1")) == 0
     assert main(command(voc, tmp_path, "--arms", "mi-aod", "random", "--seeds", "1")) == 0
