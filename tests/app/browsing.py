@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import os
 import re
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -87,3 +88,20 @@ def take_screenshot(page: Page, name: str) -> None:
             256, method=Pillow.Quantize.MAXCOVERAGE, dither=Pillow.Dither.NONE
         )
     small.save(SCREENSHOTS / f"{name}.png", optimize=True)
+
+
+Evaluate = Callable[..., Any]
+
+
+def evaluator(page: Page, folder: str) -> Evaluate:
+    """Calls functions of the page's modules below a folder, with JSON values."""
+    page.goto("/app/sign-in")
+
+    def call(module: str, function: str, *arguments: Any) -> Any:
+        return page.evaluate(
+            """async ([path, name, given]) =>
+                (await import(`/static/app/${path}.js`))[name](...given)""",
+            [f"{folder}/{module}", function, list(arguments)],
+        )
+
+    return call

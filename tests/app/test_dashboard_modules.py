@@ -2,28 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import pytest
 from playwright.sync_api import Page
 
-Evaluate = Callable[..., Any]
+from tests.app.browsing import Evaluate, evaluator
 
 
 @pytest.fixture
 def evaluate(page: Page) -> Evaluate:
-    """Calls a module's function with JSON values."""
-    page.goto("/app/sign-in")
-
-    def call(module: str, function: str, *arguments: Any) -> Any:
-        return page.evaluate(
-            """async ([module, name, given]) =>
-                (await import(`/static/app/dashboard/${module}.js`))[name](...given)""",
-            [module, function, list(arguments)],
-        )
-
-    return call
+    return evaluator(page, "dashboard")
 
 
 def cycle(number: int, **more: Any) -> dict[str, Any]:

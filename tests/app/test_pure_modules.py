@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -10,22 +9,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from playwright.sync_api import Page
 
-Evaluate = Callable[..., Any]
+from tests.app.browsing import Evaluate, evaluator
 
 
 @pytest.fixture
 def evaluate(page: Page) -> Evaluate:
-    """Calls a module's function with JSON values."""
-    page.goto("/app/sign-in")
-
-    def call(module: str, function: str, *arguments: Any) -> Any:
-        return page.evaluate(
-            """async ([module, name, given]) =>
-                (await import(`/static/app/annotate/${module}.js`))[name](...given)""",
-            [module, function, list(arguments)],
-        )
-
-    return call
+    return evaluator(page, "annotate")
 
 
 SIZE = {"width": 100, "height": 60}

@@ -21,8 +21,9 @@ from server.main import create_app
 from server.settings import Settings
 from server.store import queue, writeback
 from server.store.blobs import BlobStore
-from server.store.models import Cycle, Json, Worker
+from server.store.models import Cycle, Json, Project, Worker
 from server.store.pool import take_snapshot
+from server.store.queue import Lease
 from server.store.writeback import ArtifactRecord, ModelRecord
 
 CLASSES = ["car", "person"]
@@ -212,3 +213,27 @@ class Scribe:
 @pytest.fixture
 def scribe(context: Context) -> Scribe:
     return Scribe(context.sessions, context.blobs)
+
+
+@pytest.fixture
+def lease(sessions: sessionmaker[Session]) -> Lease:
+    """Of a cycle that has just been claimed."""
+    with sessions.begin() as session:
+        project = Project(name="road")
+        session.add(project)
+        session.flush()
+        session.add(
+            Cycle(
+                project_id=project.id,
+                number=1,
+                kind="initial",
+                budget=1,
+                strategy={},
+                training={},
+                seed=1,
+            )
+        )
+    with sessions.begin() as session:
+        lease = queue.claim(session, Cycle, "w", 600)
+    assert lease is not None
+    return lease

@@ -21,7 +21,6 @@ from miaod_client import Client, RetryPolicy
 from sqlalchemy.orm import Session, sessionmaker
 
 from server.store import queue
-from server.store.models import Cycle, Project
 from server.store.queue import Lease
 
 ROOT = Path(__file__).parents[2]
@@ -79,30 +78,6 @@ def start_server(database_url: str, data_dir: Path, tmp_path: Path) -> Iterator[
     for server in started:
         server.process.kill()
         server.process.communicate()
-
-
-@pytest.fixture
-def lease(sessions: sessionmaker[Session]) -> Lease:
-    """Of a cycle that has just been claimed."""
-    with sessions.begin() as session:
-        project = Project(name="road")
-        session.add(project)
-        session.flush()
-        session.add(
-            Cycle(
-                project_id=project.id,
-                number=1,
-                kind="initial",
-                budget=1,
-                strategy={},
-                training={},
-                seed=1,
-            )
-        )
-    with sessions.begin() as session:
-        lease = queue.claim(session, Cycle, "w", 600)
-    assert lease is not None
-    return lease
 
 
 def beat(sessions: sessionmaker[Session], lease: Lease, step: int) -> None:

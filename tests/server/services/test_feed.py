@@ -16,7 +16,7 @@ from server.services import feed as feed_module
 from server.services.feed import MAX_WAITING, Feed, Watcher
 from server.store import queue
 from server.store.database import session_factory
-from server.store.models import Cycle, CycleEvent, Project
+from server.store.models import Cycle, CycleEvent
 from server.store.queue import Lease
 
 SECONDS = 60.0
@@ -34,29 +34,6 @@ def database_url(request: pytest.FixtureRequest, sqlite_template: Any, tmp_path:
     path = tmp_path / "feed.db"
     path.write_bytes(sqlite_template.read_bytes())
     return f"sqlite:///{path}"
-
-
-@pytest.fixture
-def lease(sessions: sessionmaker[Session]) -> Lease:
-    with sessions.begin() as session:
-        project = Project(name="road")
-        session.add(project)
-        session.flush()
-        session.add(
-            Cycle(
-                project_id=project.id,
-                number=1,
-                kind="initial",
-                budget=1,
-                strategy={},
-                training={},
-                seed=1,
-            )
-        )
-    with sessions.begin() as session:
-        lease = queue.claim(session, Cycle, "w", 600)
-    assert lease is not None
-    return lease
 
 
 @pytest.fixture
